@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+export { assert, unreachable } from "./assert.js";
+export { ERRNO, type ErrnoName, errnoName } from "./errno.js";
+export { FarpageError } from "./errors.js";
+export { IpAddress } from "./ip.js";
+export type { Machine } from "./machine.js";
+export { HeapMemorySource, type Memory, type MemorySource } from "./memory.js";
+export { type Random, randomBelow, SeededRandom } from "./random.js";
+export { IntRing, ObjectRing } from "./ring.js";
+export { PSN_MASK, type Psn, psnAdd, psnDiff, u32Diff } from "./serial.js";
+export { carryOf, highOf, joinHalves, lowOf, offsetFrom } from "./u64.js";

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+export {
+  BLOCK_FLAG,
+  BLOCK_OPERATION,
+  type BlockDevice,
+  type BlockExtent,
+  type BlockLimits,
+  type BlockOperation,
+  BlockRequest,
+  type BlockRequestOwner,
+} from "./block-device.js";
+export {
+  type BlockFile,
+  FILE_OPERATION,
+  FileIo,
+  type FileIoOwner,
+  type FileOperation,
+} from "./block-file.js";

@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: MIT
+export { type ByteStream, IoVector } from "./byte-stream.js";
