@@ -1,1 +1,28 @@
-export {};
+// SPDX-License-Identifier: MIT
+export { openBlockFile } from "./block-file.js";
+export { monotonicNs } from "./clock.js";
+export { nativeCrc32 } from "./crc32.js";
+export type {
+  Backend,
+  BackendChoice,
+  BlockFileOptions,
+  LinkCounters,
+  LinkOptions,
+  MemorySourceOptions,
+  OsBlockFile,
+  OsLink,
+  OsMemorySource,
+  OsStream,
+  PolledDescriptor,
+  Poller,
+  ReadySource,
+  StreamAddress,
+  StreamListener,
+  StreamOptions,
+} from "./door.js";
+export { openLink } from "./link.js";
+export { openMemorySource } from "./memory-source.js";
+export { foreignCallsUnavailable } from "./native.js";
+export { openPoller } from "./poller.js";
+export { SystemRandom } from "./random.js";
+export { connectStream, listenStream } from "./stream.js";

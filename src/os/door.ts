@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+// What this room hands out, as interfaces: each has a native implementation (foreign calls into the C
+// library, Linux) and one on Node's own modules where foreign calls are not to be had.
+//
+// The pattern of a turn, for `runtime/`:
+//
+//   poller.poll();                       // which sources are ready, one system call for all of them
+//   ... receive, pump, send ...
+//   nothing to do for a while: poller.waitBriefly(ns), later await poller.wait(ns)
+
+import type { MemorySource } from "../base/index.js";
+import type { BlockFile } from "../block/index.js";
+import type { ByteStream } from "../nbd/index.js";
+import type { Link } from "../transport/index.js";
+
+/** How something of this room is built: by foreign calls, or on Node's own modules. */
+export type Backend = "native" | "node";
+
+/** Which one to take: `"auto"` is native where it works. */
+export type BackendChoice = Backend | "auto";
+
+/** Something that can become ready; its owner looks at the two flags after `Poller.poll`. */
+export interface ReadySource {
+  /**
+   * Bytes, datagrams, a connection, the end of the stream or an error can be had; as of the last
+   * `Poller.poll`. A hint: acting without it is allowed and harmless.
+   */
+  readonly readable: boolean;
+  /** The same for room to write; only kept up while interest in it is set. */
+  readonly writable: boolean;
+}
+
+/** A descriptor in a native poller's set. */
+export interface PolledDescriptor extends ReadySource {
+  /** What the descriptor wakes for from now on. Free of charge when nothing changes. */
+  setInterest(read: boolean, write: boolean): void;
+  /** Takes it out of the set. To be called before the descriptor is closed; a second call does nothing. */
+  remove(): void;
+}
+
+/** Waits for descriptors, time and `wake`; one per lane. All calls are made on one thread. */
+export interface Poller extends Disposable {
+  readonly backend: Backend;
+  /** Descriptors in the set. */
+  readonly descriptorCount: number;
+  /**
+   * Adds a descriptor, interested in reading.
+   * @throws FarpageError ENOTSUP on the node backend, which can't watch descriptors.
+   */
+  add(descriptor: number): PolledDescriptor;
+  /** Looks, never blocks; brings the flags of all sources up to date. @returns how many are ready. */
+  poll(): number;
+  /**
+   * Blocks this thread until a source is ready, libuv has work to do (a timer aside), or `timeoutNs`,
+   * at most one millisecond, is over; then does as `poll`. For traffic that pauses for microseconds;
+   * after it, let Node's event loop turn. The node backend does not block: it is `poll`.
+   */
+  waitBriefly(timeoutNs: number): number;
+  /**
+   * Sleeps without using a processor until a source is ready, `wake` is called, or `timeoutNs`
+   * (`Infinity`: no bound) is over. Node's event loop turns meanwhile. One waiter at a time.
+   */
+  wait(timeoutNs: number): Promise<void>;
+  /** Ends a `wait`, or the next one at once when none is under way. */
+  wake(): void;
+  /** Ends a `wait` and frees the poller; its descriptors remain the property of those who added them. */
+  close(): void;
+}
+
+export interface LinkOptions {
+  /** Local addresses; index = port index of the link. At least one, each once. */
+  readonly addresses: readonly string[];
+  /** Woken by what arrives. */
+  readonly poller: Poller;
+  /** UDP port, 4791 by default; 0 lets the system choose (tests). */
+  readonly port?: number;
+  /** Wanted for the receive buffers, in bytes of payload; by default what the system grants, up to 16 MiB. */
+  readonly receiveBufferBytes?: number;
+  /** Bursts that one `receive` brings at most, each 64 KiB of memory; 16 by default. */
+  readonly burstCount?: number;
+  readonly backend?: BackendChoice;
+  /** Told once, in a sentence, when something works less well than it could. */
+  readonly onNotice?: (message: string) => void;
+}
+
+/** What a link has counted since it was opened. */
+export interface LinkCounters {
+  receiveCalls: number;
+  receivedBursts: number;
+  receivedBytes: number;
+  sendCalls: number;
+  sentMessages: number;
+  sentBytes: number;
+  /** Times that the system took no more for now. */
+  sendStalls: number;
+  /** Messages that could not be sent at all (no route, refused, too long): counted as sent. */
+  sendFailures: number;
+  /** Errors that ICMP reported on a socket and that were put aside. */
+  pendingErrors: number;
+  /** Datagrams that were cut off or malformed on their way through the socket. */
+  receiveDrops: number;
+}
+
+/** An open link. */
+export interface OsLink extends Link, ReadySource, Disposable {
+  readonly backend: Backend;
+  /** What this backend can't do, in one sentence for a person; null when nothing. */
+  readonly limitation: string | null;
+  /** The UDP port that was bound. */
+  readonly port: number;
+  readonly counters: Readonly<LinkCounters>;
+  /** Asks the poller to wake when sockets take datagrams again; for a `send` that stopped early. */
+  setWantsWrite(wanted: boolean): void;
+  close(): void;
+}
+
+/** Where a stream listens or connects: a Unix socket's path, or a TCP host (name or address) and port. */
+export type StreamAddress =
+  | { readonly kind: "unix"; readonly path: string }
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
+
+export interface StreamOptions {
+  readonly poller: Poller;
+  readonly backend?: BackendChoice;
+  /** Connections that wait for `accept`; 128 by default. */
+  readonly backlog?: number;
+}
+
+/** A connected stream socket. */
+export interface OsStream extends ByteStream, ReadySource {
+  /** What wakes the poller from now on. */
+  setInterest(read: boolean, write: boolean): void;
+}
+
+/** A listening stream socket. */
+export interface StreamListener extends ReadySource, Disposable {
+  /** Where it listens, with the port that was really bound. */
+  readonly address: StreamAddress;
+  /** The next connection, or null when none waits. A connection that failed meanwhile is skipped. */
+  accept(): OsStream | null;
+  /** Closes the socket and, where it made one, removes its socket file. */
+  close(): void;
+}
+
+export interface BlockFileOptions {
+  readonly readOnly?: boolean;
+  /** Makes the file, sparse and `sizeBytes` long, when there is none. */
+  readonly create?: boolean;
+  /** Size of a file that `create` makes; a multiple of 512. */
+  readonly sizeBytes?: number;
+  /** Woken when a started operation finishes. */
+  readonly poller: Poller;
+  readonly backend?: BackendChoice;
+  /** Operations that run on threads at once; more wait in order. By default 4 (libuv's pool). */
+  readonly concurrencyMax?: number;
+}
+
+/** An open file or block special file that frees itself. */
+export interface OsBlockFile extends BlockFile, Disposable {
+  readonly backend: Backend;
+}
+
+export interface MemorySourceOptions {
+  /** Bytes that may be allocated in all; unlimited by default. */
+  readonly limitBytes?: number;
+  /** Touch every page at once, so that the first use doesn't fault. */
+  readonly populate?: boolean;
+  /** Advise the kernel to use huge pages for allocations of 2 MiB and more (default true). */
+  readonly hugePages?: boolean;
+  readonly backend?: BackendChoice;
+}
+
+/** A host's memory. */
+export interface OsMemorySource extends MemorySource, Disposable {
+  readonly backend: Backend;
+  /** Bytes allocated and not freed, in whole pages. */
+  readonly allocatedBytes: number;
+  /** Frees everything that is still allocated. */
+  close(): void;
+}
