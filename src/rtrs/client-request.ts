@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// One permit of a client session with everything a request needs. All are made when the session first
+// connects and then reused: nothing is allocated per request.
+
+import type { Memory } from "../base/index.js";
+
+/**
+ * A permit, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs to
+ * the caller, but for the time from `submitRead`/`submitWrite` to `onRequestComplete`, when neither
+ * the request's fields, nor its user message, nor the memory it names may be touched.
+ */
+export class ClientRequest {
+  /** Number of the permit = number of the server's chunk, 0 .. queueDepth - 1. */
+  readonly permit: number;
+  /**
+   * Room for the user message, `RtrsClient.userBytesMax` bytes in registered memory. Holds whatever the
+   * last user left: write every byte of the message.
+   */
+  readonly userMessage: Uint8Array;
+  readonly userView: DataView;
+  /** Bytes of the user message, 0 .. userMessage.length. Set before submitting. */
+  userLength = 0;
+  /**
+   * Where the data comes from (write) or goes (read): memory given to `registerMemory`; may be null
+   * when the data length is 0.
+   */
+  memory: Memory | null = null;
+  /** First byte of the data in `memory`. */
+  memoryOffset = 0;
+  /**
+   * What becomes of the request when its connection is lost before the reply: true, it is kept and
+   * re-issued under the same permit by `RtrsClient.reissue`; false, it completes with ECONNRESET.
+   * While the session is down a submit with true waits, one with false completes with ENOTCONN. Reset
+   * to true by `acquire`.
+   */
+  retry = true;
+  /** The caller's own. */
+  context: unknown = null;
+  /** After completion: 0 or a positive Linux errno, the server's or one of RTRS itself. */
+  errno = 0;
+  /** Data bytes of the last submit. */
+  dataLength = 0;
+  /** Whether the last submit was a READ. */
+  isRead = false;
+  /** Times this request was issued again since it was submitted; 0 = the first issue. */
+  reissueCount = 0;
+
+  constructor(permit: number, userMessage: Uint8Array) {
+    this.permit = permit;
+    this.userMessage = userMessage;
+    this.userView = new DataView(
+      userMessage.buffer,
+      userMessage.byteOffset,
+      userMessage.byteLength,
+    );
+  }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+// What a client session and a server can be told, with what they do when told nothing. Times are
+// nanoseconds. Every bound on memory is here.
+
+import { FarpageError, type IpAddress } from "../base/index.js";
+import {
+  isRtrsSessionName,
+  RTRS_CHUNK_BYTES_MIN,
+  RTRS_CONNECTION_COUNT_MAX,
+  RTRS_QUEUE_DEPTH_MAX,
+  rtrsFitsImmediate,
+} from "../wire/index.js";
+
+export const RTRS_PORT = 1234;
+/** The part of a chunk that is kept for headers (facts page 2 and 6): Linux's page. */
+export const RTRS_HEADER_BYTES = 4096;
+
+const MILLISECOND = 1_000_000;
+const SECOND = 1_000 * MILLISECOND;
+
+/** The two ends of a path: addresses of this host and of the server. */
+export interface RtrsPathAddresses {
+  readonly source: IpAddress;
+  readonly destination: IpAddress;
+}
+
+export interface RtrsClientOptions {
+  /** Unique on the server; 1 .. 254 bytes without "/" and ".". */
+  readonly sessionName: string;
+  /** Exactly one for now. */
+  readonly paths: readonly RtrsPathAddresses[];
+  /** The server's port, default 1234. */
+  readonly port?: number;
+  /** Connections per path that carry requests, besides the service connection; 1 .. 4095, default 1. */
+  readonly connectionCount?: number;
+  /** Room for a user message, default 512; with headers within the server's `headerBytesMax`. */
+  readonly userBytesMax?: number;
+  /**
+   * Reads go through a key of their own that the server invalidates before it replies (default true),
+   * so that it can write only while the request is outstanding. False: through the long-lived key of
+   * the whole registered memory.
+   */
+  readonly invalidate?: boolean;
+  /** Permits that `acquireReserved` alone may take, 0 .. 16, default 1. */
+  readonly reservedPermits?: number;
+  /** Most permits to use; default what the server offers. */
+  readonly queueDepthMax?: number;
+  /** First wait before connecting again, and the bound to which it doubles; 50 ms and 5 s. */
+  readonly reconnectDelayNs?: number;
+  readonly reconnectDelayNsMax?: number;
+  /** Attempts in a row before giving up, default Infinity; counts the first connect too. */
+  readonly connectAttemptsMax?: number;
+  /** Each stage of connecting (one connection, the info exchange) may take this long, default 5 s. */
+  readonly connectTimeoutNs?: number;
+  /** How long a disconnect may take before the connection is dropped unilaterally, default 500 ms. */
+  readonly disconnectTimeoutNs?: number;
+  /** Requests still waiting when the session has been down this long fail; default Infinity. */
+  readonly requestTimeoutNs?: number;
+  /** Heartbeat interval (default 5 s) and how many may be missed (default 5). */
+  readonly heartbeatIntervalNs?: number;
+  readonly heartbeatMissedMax?: number;
+}
+
+export interface RtrsServerOptions {
+  /** Addresses to listen on; null = all of the host's. */
+  readonly addresses?: readonly IpAddress[] | null;
+  /** Default 1234. */
+  readonly port?: number;
+  /** Chunks, and requests outstanding, per session; 1 .. 65,535, default 512. */
+  readonly queueDepth?: number;
+  /** Bytes of a chunk: a power of two, at least 8192, default 131,072 (4096 of them for headers). */
+  readonly chunkBytes?: number;
+  /**
+   * A chunk's key is invalid while the server looks at the chunk, and each reply carries a fresh one
+   * (default true). False: keys stay valid for the session; what a late write can then do is told in
+   * docs/protocols/rtrs.md.
+   */
+  readonly alwaysInvalidate?: boolean;
+  /** Sessions at a time, default 16. */
+  readonly sessionCountMax?: number;
+  /** Connections of one path, 1 .. 4096, default 256. */
+  readonly connectionCountMax?: number;
+  /** Longest user message that reaches the user, default 512; longer ones get EMSGSIZE. */
+  readonly userBytesMax?: number;
+  /** A path must be through with connecting in this time, default 30 s. */
+  readonly connectTimeoutNs?: number;
+  /** How long a disconnect may take before the connection is dropped unilaterally, default 2 s. */
+  readonly disconnectTimeoutNs?: number;
+  readonly heartbeatIntervalNs?: number;
+  readonly heartbeatMissedMax?: number;
+}
+
+export type ClientSettings = Readonly<Required<RtrsClientOptions>>;
+export type ServerSettings = Readonly<Required<RtrsServerOptions>>;
+
+/** @throws FarpageError EINVAL naming the option that is out of range. */
+export function clientSettings(options: RtrsClientOptions): ClientSettings {
+  if (!isRtrsSessionName(options.sessionName)) {
+    invalid(`session name "${options.sessionName}" must be 1 to 254 bytes without "/" and "."`);
+  }
+  if (options.paths.length !== 1) {
+    invalid(`a session has one path for now, not ${options.paths.length}`);
+  }
+  return {
+    sessionName: options.sessionName,
+    paths: options.paths,
+    port: integer("port", options.port ?? RTRS_PORT, 1, 65_535),
+    connectionCount: integer(
+      "connectionCount",
+      options.connectionCount ?? 1,
+      1,
+      RTRS_CONNECTION_COUNT_MAX - 1,
+    ),
+    userBytesMax: integer("userBytesMax", options.userBytesMax ?? 512, 1, RTRS_HEADER_BYTES - 24),
+    invalidate: options.invalidate ?? true,
+    reservedPermits: integer("reservedPermits", options.reservedPermits ?? 1, 0, 16),
+    queueDepthMax: integer(
+      "queueDepthMax",
+      options.queueDepthMax ?? RTRS_QUEUE_DEPTH_MAX,
+      1,
+      RTRS_QUEUE_DEPTH_MAX,
+    ),
+    reconnectDelayNs: duration("reconnectDelayNs", options.reconnectDelayNs, 50 * MILLISECOND),
+    reconnectDelayNsMax: duration("reconnectDelayNsMax", options.reconnectDelayNsMax, 5 * SECOND),
+    connectAttemptsMax: count("connectAttemptsMax", options.connectAttemptsMax),
+    connectTimeoutNs: duration("connectTimeoutNs", options.connectTimeoutNs, 5 * SECOND),
+    disconnectTimeoutNs: duration(
+      "disconnectTimeoutNs",
+      options.disconnectTimeoutNs,
+      500 * MILLISECOND,
+    ),
+    requestTimeoutNs: duration("requestTimeoutNs", options.requestTimeoutNs, Infinity),
+    ...heartbeatSettings(options),
+  };
+}
+
+/** @throws FarpageError EINVAL naming the option that is out of range. */
+export function serverSettings(options: RtrsServerOptions): ServerSettings {
+  const queueDepth = integer("queueDepth", options.queueDepth ?? 512, 1, RTRS_QUEUE_DEPTH_MAX);
+  const chunkBytes = integer(
+    "chunkBytes",
+    options.chunkBytes ?? 131_072,
+    RTRS_CHUNK_BYTES_MIN,
+    1 << 28,
+  );
+  if ((chunkBytes & (chunkBytes - 1)) !== 0) invalid(`chunkBytes ${chunkBytes} is no power of two`);
+  if (!rtrsFitsImmediate(queueDepth, chunkBytes)) {
+    invalid(`queueDepth ${queueDepth} x chunkBytes ${chunkBytes} do not fit the 28-bit immediate`);
+  }
+  return {
+    addresses: options.addresses ?? null,
+    port: integer("port", options.port ?? RTRS_PORT, 1, 65_535),
+    queueDepth,
+    chunkBytes,
+    alwaysInvalidate: options.alwaysInvalidate ?? true,
+    sessionCountMax: integer("sessionCountMax", options.sessionCountMax ?? 16, 1, 65_535),
+    connectionCountMax: integer(
+      "connectionCountMax",
+      options.connectionCountMax ?? 256,
+      1,
+      RTRS_CONNECTION_COUNT_MAX,
+    ),
+    userBytesMax: integer("userBytesMax", options.userBytesMax ?? 512, 0, RTRS_HEADER_BYTES - 24),
+    connectTimeoutNs: duration("connectTimeoutNs", options.connectTimeoutNs, 30 * SECOND),
+    disconnectTimeoutNs: duration("disconnectTimeoutNs", options.disconnectTimeoutNs, 2 * SECOND),
+    ...heartbeatSettings(options),
+  };
+}
+
+function heartbeatSettings(options: {
+  readonly heartbeatIntervalNs?: number;
+  readonly heartbeatMissedMax?: number;
+}): { heartbeatIntervalNs: number; heartbeatMissedMax: number } {
+  return {
+    heartbeatIntervalNs: duration("heartbeatIntervalNs", options.heartbeatIntervalNs, 5 * SECOND),
+    heartbeatMissedMax: integer("heartbeatMissedMax", options.heartbeatMissedMax ?? 5, 1, 1000),
+  };
+}
+
+function integer(name: string, value: number, min: number, max: number): number {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    invalid(`${name} is ${value}, must be an integer from ${min} to ${max}`);
+  }
+  return value;
+}
+
+function duration(name: string, value: number | undefined, otherwise: number): number {
+  const result = value ?? otherwise;
+  if (!(result > 0)) invalid(`${name} is ${result}, must be a positive number of nanoseconds`);
+  return result;
+}
+
+function count(name: string, value: number | undefined): number {
+  const result = value ?? Infinity;
+  if (!(result >= 1)) invalid(`${name} is ${result}, must be at least 1`);
+  return result;
+}
+
+function invalid(message: string): never {
+  throw new FarpageError("EINVAL", message);
+}
