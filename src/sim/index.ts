@@ -1,14 +1,32 @@
 // SPDX-License-Identifier: MIT
+export { happens } from "./chance.js";
 export { EventHeap } from "./event-heap.js";
+export { FaultLink, type FaultLinkOptions } from "./fault-link.js";
+export { type FileInterceptor, InterceptedFile } from "./intercepted-file.js";
 export { SimClock } from "./sim-clock.js";
+export {
+  type DiskFaults,
+  SimDisk,
+  type SimDiskOptions,
+  SimPlatter,
+  SOUND_DISK,
+} from "./sim-disk.js";
 export { SimLink, type SimLinkOptions } from "./sim-link.js";
 export {
   type CorruptionFilter,
-  happens,
   type NetworkCounters,
+  type PacketGate,
   type PacketObserver,
   type PathFaults,
   QUIET_PATH,
   SimNetwork,
 } from "./sim-network.js";
+export {
+  type PacketDevice,
+  SimHost,
+  type SimHostOptions,
+  SimWorld,
+  type SimWorldOptions,
+} from "./sim-world.js";
+export { type LinkTap, TapLink } from "./tap-link.js";
 export { TraceHash } from "./trace-hash.js";

@@ -10,8 +10,10 @@ import {
   type TxBatch,
   type TxFlow,
 } from "../transport/index.js";
+import { happens } from "./chance.js";
 import { EventHeap } from "./event-heap.js";
-import { happens, type SimNetwork } from "./sim-network.js";
+import type { SimNetwork } from "./sim-network.js";
+import type { SimPacket } from "./sim-packet.js";
 
 /** Room in front of a burst's first byte, so that offsets differ from burst to burst. */
 const HEADROOM_BYTES = 64;
@@ -36,32 +38,6 @@ export interface SimLinkOptions {
   readonly stallRate?: number;
   /** UDP source port of everything this link sends. */
   readonly sourcePort?: number;
-}
-
-/** A packet under way or waiting in a socket buffer. Pooled by its network. */
-export class SimPacket {
-  bytes = new Uint8Array(0);
-  length = 0;
-  source: IpAddress | null = null;
-  port = 0;
-  sourcePort = 0;
-  trafficClass = 0;
-
-  fill(bytes: Uint8Array, offset: number, length: number): void {
-    if (this.bytes.length < length) this.bytes = new Uint8Array(Math.max(length, 4200));
-    this.bytes.set(bytes.subarray(offset, offset + length));
-    this.length = length;
-  }
-
-  /** Whether receive offload may put this one behind `other`. */
-  isSameFlow(other: SimPacket): boolean {
-    return (
-      this.port === other.port &&
-      this.sourcePort === other.sourcePort &&
-      this.trafficClass === other.trafficClass &&
-      (this.source as IpAddress).equals(other.source as IpAddress)
-    );
-  }
 }
 
 /** See the head of the file. Made by `SimNetwork.attach`. */

@@ -6,8 +6,10 @@
 
 import { FarpageError, type IpAddress, type Random, randomBelow } from "../base/index.js";
 import type { TxFlow } from "../transport/index.js";
+import { happens } from "./chance.js";
 import type { SimClock } from "./sim-clock.js";
-import { SimLink, type SimLinkOptions, SimPacket } from "./sim-link.js";
+import { SimLink, type SimLinkOptions } from "./sim-link.js";
+import { SimPacket } from "./sim-packet.js";
 
 /** What one direction between two hosts does to packets. Rates are probabilities 0 .. 1 per packet. */
 export interface PathFaults {
@@ -75,10 +77,20 @@ export type PacketObserver = (
   segmentIndex: number,
 ) => void;
 
+/** Says whether a packet may travel. Bytes are borrowed for the call. */
+export type PacketGate = (
+  source: SimLink,
+  flow: TxFlow,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+) => boolean;
+
 /**
  * Says whether a corrupted packet may travel. The check of a receiver that can't see the IP
  * identification lets one corruption in 2^16 through (rocev2 facts, section 7.3); a test that compares
- * bytes refuses those here, since no receiver could tell. The first `length` bytes are the packet.
+ * bytes refuses those here, since no receiver could tell. `original` is the packet as sent, the first
+ * `length` bytes of `corrupted` what would arrive.
  */
 export type CorruptionFilter = (
   original: Uint8Array,
@@ -113,7 +125,10 @@ export class SimNetwork {
     unroutable: 0,
     tooLong: 0,
   };
-  onPacketSent: PacketObserver | null = null;
+  /** See every packet that is sent. */
+  readonly observers: PacketObserver[] = [];
+  /** Decides whether a packet goes on its way; for scripts that lose one certain packet. */
+  gate: PacketGate | null = null;
   corruptionFilter: CorruptionFilter | null = null;
 
   private readonly random: Random;
@@ -192,7 +207,13 @@ export class SimNetwork {
     segmentIndex: number,
   ): void {
     this.counters.sent++;
-    this.onPacketSent?.(source, flow, bytes, offset, length, segmentIndex);
+    for (const observe of this.observers) {
+      observe(source, flow, bytes, offset, length, segmentIndex);
+    }
+    if (this.gate !== null && !this.gate(source, flow, bytes, offset, length)) {
+      this.counters.lost++;
+      return;
+    }
     const target = this.owners.get(flow.destination.toString());
     if (target === undefined) {
       this.counters.unroutable++;
@@ -253,19 +274,19 @@ export class SimNetwork {
   /** Flips bits or cuts the packet short, as the path's rates say. */
   private damage(path: Path, packet: SimPacket): void {
     const { random, faults } = path;
-    if (happens(random, faults.truncateRate) && packet.length > 1) {
-      packet.length = 1 + randomBelow(random, packet.length - 1);
-      this.counters.truncated++;
-    }
-    if (!happens(random, faults.corruptRate)) return;
+    const isCut = happens(random, faults.truncateRate) && packet.length > 1;
+    const isGarbled = happens(random, faults.corruptRate);
+    if (!isCut && !isGarbled) return;
     const original = packet.bytes.slice(0, packet.length);
-    garble(random, packet.bytes, packet.length);
+    if (isCut) packet.length = 1 + randomBelow(random, packet.length - 1);
+    if (isGarbled) garble(random, packet.bytes, packet.length);
     const filter = this.corruptionFilter;
     if (filter !== null && !filter(original, packet.bytes, packet.length)) {
-      packet.bytes.set(original);
+      packet.fill(original, 0, original.length);
       return;
     }
-    this.counters.corrupted++;
+    if (isCut) this.counters.truncated++;
+    if (isGarbled) this.counters.corrupted++;
   }
 
   private copyPacket(
@@ -299,11 +320,6 @@ export class SimNetwork {
     this.paths.set(key, path);
     return path;
   }
-}
-
-/** Draws once whether something of this probability happens; never draws for 0. */
-export function happens(random: Random, rate: number): boolean {
-  return rate > 0 && random.nextU32() < rate * 0x1_0000_0000;
 }
 
 /** Flips one to three bits, or overwrites a run of up to 16 bytes. */
