@@ -65,6 +65,16 @@ export class BlockRequest {
   readonly owner: BlockRequestOwner;
   /** The owner's own number for it. */
   readonly tag: number;
+  // The rest belongs to the device, from `submit` to completion: what it must remember of a request
+  // lives in the request, so that a device's queues need neither memory nor a bound of their own.
+  /** The next request of the device's queue that this one is in; null otherwise. */
+  next: BlockRequest | null = null;
+  /** Bytes of the range done, or handed on. */
+  position = 0;
+  /** Parts of the range that are under way. */
+  parts = 0;
+  /** The device's own stage number. */
+  stage = 0;
 
   constructor(owner: BlockRequestOwner, tag: number) {
     this.owner = owner;
@@ -104,7 +114,13 @@ export interface BlockDevice extends Machine {
   readonly limits: BlockLimits;
   /** Called from `pump` when `limits.sizeBytes` has changed. */
   onResize: (() => void) | null;
+  /**
+   * More than `limits.queueDepth` requests may be submitted; the rest wait their turn in the device,
+   * in the order of submission.
+   */
   submit(request: BlockRequest): void;
+  /** Looks at once whether the size has changed: `limits` is right on return, `onResize` follows. */
+  refreshSize?(): void;
   /** Requests submitted and not completed. */
   readonly inflight: number;
   /** Frees what the device holds. Preconditions: `inflight` is 0. */

@@ -16,3 +16,7 @@ export {
   type FileIoOwner,
   type FileOperation,
 } from "./block-file.js";
+export { checkBlockRequest, isChange } from "./check-request.js";
+export { FileDevice, type FileDeviceOptions } from "./file-device.js";
+export { MemoryDevice, type MemoryDeviceOptions } from "./memory-device.js";
+export { RequestLedger, RequestList } from "./request-list.js";
