@@ -2,10 +2,9 @@
 // What an NBD server serves: block devices by name. An export is the one place where requests of all
 // connections meet, so it keeps to the device's queue depth.
 
-import { assert, FarpageError, ObjectRing } from "../base/index.js";
+import { assert, encodeUtf8, FarpageError, ObjectRing } from "../base/index.js";
 import type { BlockDevice, BlockRequest } from "../block/index.js";
 import { NBD_STRING_BYTES_MAX, NBD_TRANSMISSION_FLAG } from "../wire/index.js";
-import { encodeUtf8 } from "./utf8.js";
 
 /** One served device. */
 export class NbdExport {
