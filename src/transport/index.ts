@@ -1,4 +1,14 @@
 // SPDX-License-Identifier: MIT
+export { CqCore, isReceiveOpcode } from "./completion-queue.js";
+export {
+  DeviceCounters,
+  DROP_REASON,
+  DROP_REASON_NAMES,
+  type DropReason,
+  type DropReasonName,
+} from "./counters.js";
+export { Device, type DeviceOptions } from "./device.js";
+export { DEVICE_EVENT, DeviceEvent, type DeviceEventType } from "./device-event.js";
 export {
   type Link,
   RxBurst,
@@ -7,6 +17,21 @@ export {
   TxBatch,
   type TxFlow,
 } from "./link.js";
+export {
+  checkTransition,
+  type PathMtu,
+  QP_STATE,
+  QP_STATE_NAMES,
+  QP_TYPE,
+  type QpAttributeName,
+  type QpAttributes,
+  type QpState,
+  type QpStateName,
+  type QpType,
+} from "./qp-state.js";
+export { QpCore, type QpInit } from "./queue-pair.js";
+export { ReceiveQueue, SrqCore } from "./receive-queue.js";
+export { RegionTable } from "./regions.js";
 export {
   ACCESS,
   type Destination,

@@ -81,10 +81,15 @@ export class SendWorkRequest {
   destination: Destination | null = null;
   remoteQpn = 0;
   remoteQkey = 0;
-  /** REG_MR: the fast-register region (`MemoryRegion.regionIndex`), its new key, rights and range. */
+  /**
+   * REG_MR: the fast-register region (`MemoryRegion.regionIndex`), its new key (from `freshKey`), its
+   * rights, and the range of local addresses that it opens, which lies inside the ordinary region of
+   * `registerLkey` in the same protection domain. Peers address the region by the same addresses.
+   */
   regionIndex = -1;
   registerKey = 0;
   registerAccess = 0;
+  registerLkey = 0;
   registerAddress = 0;
   registerLength = 0;
 

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// What a device counts. A packet that is not acted upon is dropped for exactly one `DropReason` and
+// counted under that name; style: silence towards the sender, never silence towards the operator.
+
+/**
+ * Why a received packet was dropped without an answer (facts page, section 22 lists the same for
+ * rxe). Values are farpage's own and index `DeviceCounters.drops`.
+ */
+export const DROP_REASON = {
+  /** Acted upon, not dropped. */
+  NONE: 0,
+  /** Shorter than BTH and ICRC. */
+  TOO_SHORT: 1,
+  /** The ICRC does not fit, whatever the IP identification. */
+  ICRC: 2,
+  /** BTH transport version is not 0. */
+  TRANSPORT_VERSION: 3,
+  /** No such opcode, or one that this device does not implement. */
+  OPCODE: 4,
+  /** Shorter than its headers, pad and ICRC, or longer than an MTU. */
+  LENGTH: 5,
+  /** No queue pair has the destination QPN. */
+  QPN: 6,
+  /** The opcode belongs to another transport than the queue pair. */
+  QP_TYPE: 7,
+  /** The queue pair's state takes no such packet. */
+  QP_STATE: 8,
+  /** Not from and to exactly the connection's addresses. */
+  ADDRESS: 9,
+  PKEY: 10,
+  /** UD: not the receiver's Q_Key. */
+  QKEY: 11,
+  /** UD: no receive work request posted. */
+  NO_RECEIVE: 12,
+  /** UD: the posted receive is too small for the datagram, or its memory is gone. */
+  RECEIVE_TOO_SMALL: 13,
+  /** A request after a gap whose NAK is already out, or behind a refused one. */
+  OUT_OF_SEQUENCE: 14,
+  /** A repeated READ or atomic whose saved state is gone or does not fit. */
+  DUPLICATE_UNSAVED: 15,
+  /** A response to something that was already answered. */
+  RESPONSE_STALE: 16,
+  /** A response to a PSN that was never sent. */
+  RESPONSE_UNSENT: 17,
+  /** A READ response behind a missing one. */
+  RESPONSE_AHEAD: 18,
+  /** A NAK that a running recovery has already dealt with. */
+  NAK_REPEATED: 19,
+  /** Congestion notification packets of hardware NICs. */
+  CONGESTION_NOTIFICATION: 20,
+} as const;
+export type DropReason = (typeof DROP_REASON)[keyof typeof DROP_REASON];
+export type DropReasonName = keyof typeof DROP_REASON;
+
+/** Names by value, for metrics and traces. */
+export const DROP_REASON_NAMES: readonly DropReasonName[] = Object.entries(DROP_REASON)
+  .sort((a, b) => a[1] - b[1])
+  .map(([name]) => name as DropReasonName);
+
+/**
+ * Everything a device counts, since its creation; readers sample, nobody resets. Each number is an
+ * integer below 2^53.
+ */
+export class DeviceCounters {
+  /** Packets dropped, by `DropReason`; index 0 stays 0. */
+  readonly drops = new Float64Array(DROP_REASON_NAMES.length);
+  packetsReceived = 0;
+  bytesReceived = 0;
+  packetsSent = 0;
+  bytesSent = 0;
+  /** Positive acknowledgements sent; one covers every request before it. */
+  acksSent = 0;
+  /** NAK 0x60 sent: one per gap. */
+  sequenceNaksSent = 0;
+  sequenceNaksReceived = 0;
+  rnrNaksSent = 0;
+  rnrNaksReceived = 0;
+  /** NAKs 0x61, 0x62 and 0x63: the queue pair ends. */
+  invalidRequestNaksSent = 0;
+  invalidRequestNaksReceived = 0;
+  accessNaksSent = 0;
+  accessNaksReceived = 0;
+  operationalNaksSent = 0;
+  operationalNaksReceived = 0;
+  /** Request packets sent again. */
+  packetsRetransmitted = 0;
+  /** Local ACK timeouts that led to a retransmission. */
+  timeouts = 0;
+  /** Oldest packets repeated early, before the ACK timeout. */
+  probes = 0;
+  /** Retries because a response showed that an earlier READ or atomic response was lost. */
+  impliedNaks = 0;
+  /** Requests received again. */
+  duplicateRequests = 0;
+  /** Work requests given up because retries were exhausted (transport and RNR). */
+  retriesExceeded = 0;
+  completionQueueOverflows = 0;
+
+  /** Packets dropped for any reason. */
+  get dropsTotal(): number {
+    let total = 0;
+    for (const count of this.drops) total += count;
+    return total;
+  }
+}

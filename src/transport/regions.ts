@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: MIT
+// Memory regions of a device and the keys that name them (IBTA vol1 §10.6, §11.2.8; facts page,
+// section 16). An L_Key and an R_Key are the same number here, as in most hardware: what tells the
+// two apart is which rights a use needs.
+//
+// Keys are 32 random bits, so that a peer that was given one can't guess another. A hash table in
+// typed arrays leads from a key to a dense region index; since keys are already uniform, their low
+// bits are the hash. Every change to a region raises its generation: whoever has checked a region
+// once keeps its index and generation and asks `isCurrent` per packet instead of checking again.
+
+import {
+  assert,
+  FarpageError,
+  highOf,
+  lowOf,
+  type Memory,
+  offsetFrom,
+  type Random,
+  randomBelow,
+} from "../base/index.js";
+import { ACCESS } from "./work-request.js";
+
+/** What a region index stands for. */
+const REGION_STATE = {
+  /** Nothing. */
+  FREE: 0,
+  /** A fast-register region between LOCAL_INV (or its creation) and REG_MR. */
+  INVALID: 1,
+  /** Memory that its key opens. */
+  VALID: 2,
+} as const;
+
+/** Keys that a region can have at once: the current one and those reserved for coming REG_MRs. */
+const KEYS_PER_REGION = 4;
+/** No region ever has key 0, so that a zeroed header names nothing. */
+const NO_KEY = 0;
+
+const EMPTY = 0;
+
+/** Shared by the regions that have no memory, so that `bytesOf` has one type. */
+const NO_BYTES = new Uint8Array(0);
+const NO_VIEW = new DataView(new ArrayBuffer(0));
+
+/** All memory regions of one device. */
+export class RegionTable {
+  readonly countMax: number;
+  private readonly random: Random;
+  /** Per region. */
+  private readonly states: Uint8Array;
+  private readonly isFast: Uint8Array;
+  private readonly rights: Uint8Array;
+  private readonly pdIndexes: Int32Array;
+  private readonly generations: Int32Array;
+  private readonly addressHighs: Uint32Array;
+  private readonly addressLows: Uint32Array;
+  private readonly lengths: Float64Array;
+  private readonly memoryOffsets: Float64Array;
+  private readonly memories: (Memory | null)[];
+  private readonly bytes: Uint8Array[];
+  private readonly views: DataView[];
+  /** KEYS_PER_REGION slots each: current key first, then reservations, oldest first; 0 is none. */
+  private readonly keys: Uint32Array;
+  /** Of a fast region: the ordinary one whose memory it shows, -1 if none. */
+  private readonly baseIndexes: Int32Array;
+  /** Of an ordinary region: valid fast ones on top of it. */
+  private readonly dependentCounts: Int32Array;
+  private readonly freeIndexes: Int32Array;
+  private freeCount: number;
+  /** Open addressing with linear probing: a key and its region index + 1; 0 is empty. */
+  private readonly hashKeys: Uint32Array;
+  private readonly hashIndexes: Int32Array;
+  private readonly hashMask: number;
+
+  /** @param countMax regions at once, 1 .. 2^22. */
+  constructor(countMax: number, random: Random) {
+    assert(countMax >= 1 && countMax <= 1 << 22, "region count in range");
+    this.countMax = countMax;
+    this.random = random;
+    this.states = new Uint8Array(countMax);
+    this.isFast = new Uint8Array(countMax);
+    this.rights = new Uint8Array(countMax);
+    this.pdIndexes = new Int32Array(countMax).fill(-1);
+    this.generations = new Int32Array(countMax);
+    this.addressHighs = new Uint32Array(countMax);
+    this.addressLows = new Uint32Array(countMax);
+    this.lengths = new Float64Array(countMax);
+    this.memoryOffsets = new Float64Array(countMax);
+    this.memories = new Array<Memory | null>(countMax).fill(null);
+    this.bytes = new Array<Uint8Array>(countMax).fill(NO_BYTES);
+    this.views = new Array<DataView>(countMax).fill(NO_VIEW);
+    this.keys = new Uint32Array(countMax * KEYS_PER_REGION);
+    this.baseIndexes = new Int32Array(countMax).fill(-1);
+    this.dependentCounts = new Int32Array(countMax);
+    this.freeIndexes = new Int32Array(countMax);
+    for (let i = 0; i < countMax; i++) this.freeIndexes[i] = countMax - 1 - i;
+    this.freeCount = countMax;
+    // At most half full with every region at its most keys.
+    let slots = 16;
+    while (slots < countMax * KEYS_PER_REGION * 2) slots *= 2;
+    this.hashKeys = new Uint32Array(slots);
+    this.hashIndexes = new Int32Array(slots);
+    this.hashMask = slots - 1;
+  }
+
+  /** Regions that exist. */
+  get count(): number {
+    return this.countMax - this.freeCount;
+  }
+
+  /**
+   * Registers `length` bytes of `memory` from `offset` on. The memory must stay until `deregister`.
+   * @param access `ACCESS` bits; REMOTE_WRITE and REMOTE_ATOMIC need LOCAL_WRITE (ibv_reg_mr(3)).
+   * @param addressHigh with `addressLow`: the virtual address by which the region is addressed,
+   *   any 64 bits; its own local address if absent.
+   * @returns the region's index, valid until `deregister`.
+   * @throws FarpageError EINVAL for a range outside the memory or such rights; ENOMEM when full.
+   */
+  register(
+    pdIndex: number,
+    memory: Memory,
+    offset: number,
+    length: number,
+    access: number,
+    addressHigh: number = highOf(memory.address + offset),
+    addressLow: number = lowOf(memory.address + offset),
+  ): number {
+    const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+    if (!isRange || offset < 0 || length < 0 || offset + length > memory.length) {
+      throw new FarpageError("EINVAL", "a memory region must lie inside its memory");
+    }
+    if (!areRightsLegal(access)) {
+      throw new FarpageError("EINVAL", "remote write and atomic access need local write access");
+    }
+    const index = this.take(pdIndex, 0);
+    this.map(index, memory, offset, length, access, addressHigh, addressLow);
+    this.addKey(index, 0, this.drawKey());
+    return index;
+  }
+
+  /**
+   * Makes a fast-register region: memory and key come with REG_MR.
+   * @throws FarpageError ENOMEM when the table is full.
+   */
+  allocateFast(pdIndex: number): number {
+    return this.take(pdIndex, 1);
+  }
+
+  /**
+   * Reserves an unused unpredictable key for the next REG_MR of a fast region. It opens nothing until
+   * then. At most three are reserved at once; a further one takes the place of the oldest.
+   * Preconditions: the region exists and is a fast one.
+   */
+  freshKey(index: number): number {
+    assert(this.states[index] !== REGION_STATE.FREE, "the region exists");
+    assert(this.isFast[index] === 1, "only fast-register regions change their keys");
+    const first = index * KEYS_PER_REGION + 1;
+    const end = first + KEYS_PER_REGION - 1;
+    let at = first;
+    while (at < end && this.keys[at] !== NO_KEY) at++;
+    if (at === end) {
+      this.removeFromHash(this.keys[first] as number);
+      this.keys.copyWithin(first, first + 1, end);
+      at = end - 1;
+    }
+    const key = this.drawKey();
+    this.keys[at] = key;
+    this.insertIntoHash(key, index);
+    return key;
+  }
+
+  /**
+   * Ends a region: its keys open nothing from now on, and fast regions on top of its memory become
+   * invalid. Preconditions: it exists.
+   */
+  deregister(index: number): void {
+    assert(this.states[index] !== REGION_STATE.FREE, "the region exists");
+    if ((this.dependentCounts[index] as number) > 0) this.invalidateDependents(index);
+    if (this.states[index] === REGION_STATE.VALID) this.unmap(index);
+    const first = index * KEYS_PER_REGION;
+    for (let at = first; at < first + KEYS_PER_REGION; at++) {
+      const key = this.keys[at] as number;
+      if (key !== NO_KEY) this.removeFromHash(key);
+      this.keys[at] = NO_KEY;
+    }
+    this.states[index] = REGION_STATE.FREE;
+    this.pdIndexes[index] = -1;
+    this.generations[index] = ((this.generations[index] as number) + 1) | 0;
+    this.freeIndexes[this.freeCount++] = index;
+  }
+
+  /** The key of a valid region, 0 of an invalid one. */
+  keyOf(index: number): number {
+    return this.keys[index * KEYS_PER_REGION] as number;
+  }
+
+  /** First address of a region: two halves. Only a valid region has one. */
+  addressHighOf(index: number): number {
+    return this.addressHighs[index] as number;
+  }
+
+  addressLowOf(index: number): number {
+    return this.addressLows[index] as number;
+  }
+
+  /** Bytes of a valid region. */
+  lengthOf(index: number): number {
+    return this.lengths[index] as number;
+  }
+
+  accessOf(index: number): number {
+    return this.rights[index] as number;
+  }
+
+  isValid(index: number): boolean {
+    return this.states[index] === REGION_STATE.VALID;
+  }
+
+  /** Changes with every change of the region, never otherwise. */
+  generationOf(index: number): number {
+    return this.generations[index] as number;
+  }
+
+  /** Whether nothing has changed since `generation` was read. */
+  isCurrent(index: number, generation: number): boolean {
+    return this.generations[index] === generation;
+  }
+
+  /** All bytes of the memory that a valid region lies in; positions come from `offsetIn`. */
+  bytesOf(index: number): Uint8Array {
+    return this.bytes[index] as Uint8Array;
+  }
+
+  viewOf(index: number): DataView {
+    return this.views[index] as DataView;
+  }
+
+  /**
+   * Where an address inside a valid region lies in `bytesOf`.
+   * Preconditions: `check` has just approved of it.
+   */
+  offsetIn(index: number, addressHigh: number, addressLow: number): number {
+    const high = this.addressHighs[index] as number;
+    const low = this.addressLows[index] as number;
+    return offsetFrom(addressHigh, addressLow, high, low) + (this.memoryOffsets[index] as number);
+  }
+
+  /** The region that `key` opens now, or -1. */
+  find(key: number): number {
+    const index = this.lookUp(key);
+    if (index < 0 || this.states[index] !== REGION_STATE.VALID) return -1;
+    return this.keys[index * KEYS_PER_REGION] === key ? index : -1;
+  }
+
+  /**
+   * The one test of every access: key, protection domain, rights, bounds.
+   * @param access all of these `ACCESS` bits are needed; 0 for a local read.
+   * @param length bytes, 0 .. 2^53 - 1.
+   * @returns the region's index, or -1.
+   */
+  check(
+    key: number,
+    pdIndex: number,
+    access: number,
+    addressHigh: number,
+    addressLow: number,
+    length: number,
+  ): number {
+    const index = this.find(key);
+    if (index < 0) return -1;
+    if (this.pdIndexes[index] !== pdIndex) return -1;
+    if (((this.rights[index] as number) & access) !== access) return -1;
+    const offset = offsetFrom(
+      addressHigh,
+      addressLow,
+      this.addressHighs[index] as number,
+      this.addressLows[index] as number,
+    );
+    if (offset < 0 || offset + length > (this.lengths[index] as number)) return -1;
+    return index;
+  }
+
+  /**
+   * REG_MR: opens a fast region to a range of an ordinary region's memory, under a key that
+   * `freshKey` has reserved.
+   * @param baseKey lkey of the ordinary region in which the range lies.
+   * @returns whether it was done. It is not when the region is no invalid fast one of this PD, the
+   *   key is not reserved for it, or the range or the rights go beyond the ordinary region's.
+   */
+  registerFast(
+    pdIndex: number,
+    index: number,
+    key: number,
+    access: number,
+    baseKey: number,
+    address: number,
+    length: number,
+  ): boolean {
+    if (index < 0 || index >= this.countMax || this.pdIndexes[index] !== pdIndex) return false;
+    if (this.isFast[index] !== 1 || this.states[index] !== REGION_STATE.INVALID) return false;
+    const slot = this.reservationSlot(index, key);
+    if (slot < 0 || !areRightsLegal(access)) return false;
+    const high = highOf(address);
+    const low = lowOf(address);
+    const base = this.check(baseKey, pdIndex, access & ACCESS.LOCAL_WRITE, high, low, length);
+    if (base < 0 || this.isFast[base] === 1) return false;
+    const memory = this.memories[base] as Memory;
+    this.map(index, memory, this.offsetIn(base, high, low), length, access, high, low);
+    this.baseIndexes[index] = base;
+    this.dependentCounts[base] = (this.dependentCounts[base] as number) + 1;
+    // Reservations made before this one have been skipped and stay reserved.
+    const end = (index + 1) * KEYS_PER_REGION;
+    this.keys.copyWithin(slot, slot + 1, end);
+    this.keys[end - 1] = NO_KEY;
+    this.keys[index * KEYS_PER_REGION] = key;
+    return true;
+  }
+
+  /**
+   * LOCAL_INV and SEND with invalidate: closes a valid fast region.
+   * @returns whether `key` opened a fast region of this PD, which it does no longer.
+   */
+  invalidate(pdIndex: number, key: number): boolean {
+    const index = this.find(key);
+    if (index < 0 || this.isFast[index] !== 1 || this.pdIndexes[index] !== pdIndex) return false;
+    this.closeFast(index);
+    return true;
+  }
+
+  checkInvariants(): void {
+    let hashed = 0;
+    for (let slot = 0; slot <= this.hashMask; slot++) {
+      const index = (this.hashIndexes[slot] as number) - 1;
+      if (index < 0) continue;
+      hashed++;
+      const key = this.hashKeys[slot] as number;
+      assert(this.lookUp(key) === index, "every key in the hash is found");
+    }
+    let keyed = 0;
+    for (const key of this.keys) if (key !== NO_KEY) keyed++;
+    assert(keyed === hashed, "the hash holds exactly the keys of the regions");
+    for (let index = 0; index < this.countMax; index++) {
+      const isValid = this.states[index] === REGION_STATE.VALID;
+      assert(isValid === (this.memories[index] !== null), "a region has memory while it is valid");
+      assert(isValid === (this.keyOf(index) !== NO_KEY), "a region has a key while it is valid");
+    }
+  }
+
+  private take(pdIndex: number, isFast: 0 | 1): number {
+    if (this.freeCount === 0) {
+      throw new FarpageError("ENOMEM", `the device has all its ${this.countMax} memory regions`);
+    }
+    const index = this.freeIndexes[--this.freeCount] as number;
+    this.states[index] = REGION_STATE.INVALID;
+    this.isFast[index] = isFast;
+    this.pdIndexes[index] = pdIndex;
+    this.rights[index] = 0;
+    this.baseIndexes[index] = -1;
+    this.dependentCounts[index] = 0;
+    return index;
+  }
+
+  private map(
+    index: number,
+    memory: Memory,
+    offset: number,
+    length: number,
+    access: number,
+    addressHigh: number,
+    addressLow: number,
+  ): void {
+    this.memories[index] = memory;
+    this.bytes[index] = memory.bytes;
+    this.views[index] = memory.view;
+    this.memoryOffsets[index] = offset;
+    this.lengths[index] = length;
+    this.rights[index] = access;
+    this.addressHighs[index] = addressHigh;
+    this.addressLows[index] = addressLow;
+    this.states[index] = REGION_STATE.VALID;
+    this.generations[index] = ((this.generations[index] as number) + 1) | 0;
+  }
+
+  private unmap(index: number): void {
+    const base = this.baseIndexes[index] as number;
+    if (base >= 0) this.dependentCounts[base] = (this.dependentCounts[base] as number) - 1;
+    this.baseIndexes[index] = -1;
+    this.memories[index] = null;
+    this.bytes[index] = NO_BYTES;
+    this.views[index] = NO_VIEW;
+    this.lengths[index] = 0;
+    this.rights[index] = 0;
+    this.states[index] = REGION_STATE.INVALID;
+    this.generations[index] = ((this.generations[index] as number) + 1) | 0;
+  }
+
+  private closeFast(index: number): void {
+    const slot = index * KEYS_PER_REGION;
+    this.removeFromHash(this.keys[slot] as number);
+    this.keys[slot] = NO_KEY;
+    this.unmap(index);
+  }
+
+  private invalidateDependents(base: number): void {
+    for (let index = 0; index < this.countMax; index++) {
+      if (this.baseIndexes[index] === base) this.closeFast(index);
+    }
+    assert(this.dependentCounts[base] === 0, "no region stands on one that is gone");
+  }
+
+  private reservationSlot(index: number, key: number): number {
+    if (key === NO_KEY) return -1;
+    const first = index * KEYS_PER_REGION;
+    for (let slot = first + 1; slot < first + KEYS_PER_REGION; slot++) {
+      if (this.keys[slot] === key) return slot;
+    }
+    return -1;
+  }
+
+  private addKey(index: number, place: number, key: number): void {
+    this.keys[index * KEYS_PER_REGION + place] = key;
+    this.insertIntoHash(key, index);
+  }
+
+  private drawKey(): number {
+    for (;;) {
+      const key = randomBelow(this.random, 0x1_0000_0000);
+      if (key !== NO_KEY && this.lookUp(key) < 0) return key;
+    }
+  }
+
+  private lookUp(key: number): number {
+    for (let slot = key & this.hashMask; ; slot = (slot + 1) & this.hashMask) {
+      const entry = this.hashIndexes[slot] as number;
+      if (entry === EMPTY) return -1;
+      if (this.hashKeys[slot] === key) return entry - 1;
+    }
+  }
+
+  private insertIntoHash(key: number, index: number): void {
+    let slot = key & this.hashMask;
+    while (this.hashIndexes[slot] !== EMPTY) slot = (slot + 1) & this.hashMask;
+    this.hashKeys[slot] = key;
+    this.hashIndexes[slot] = index + 1;
+  }
+
+  /** Removes a key and moves back those that its slot had pushed on, so that no tombstones remain. */
+  private removeFromHash(key: number): void {
+    let hole = key & this.hashMask;
+    while (this.hashKeys[hole] !== key || this.hashIndexes[hole] === EMPTY) {
+      assert(this.hashIndexes[hole] !== EMPTY, "a key that is removed is there");
+      hole = (hole + 1) & this.hashMask;
+    }
+    let slot = hole;
+    for (;;) {
+      slot = (slot + 1) & this.hashMask;
+      if (this.hashIndexes[slot] === EMPTY) break;
+      const home = (this.hashKeys[slot] as number) & this.hashMask;
+      // May it move to the hole? Only if its home is not after the hole on the way to its slot.
+      if (((slot - home) & this.hashMask) < ((slot - hole) & this.hashMask)) continue;
+      this.hashKeys[hole] = this.hashKeys[slot] as number;
+      this.hashIndexes[hole] = this.hashIndexes[slot] as number;
+      hole = slot;
+    }
+    this.hashKeys[hole] = 0;
+    this.hashIndexes[hole] = EMPTY;
+  }
+}
+
+/** IBTA vol1 §11.2.8.2: a peer may not be given more than the host has itself. */
+function areRightsLegal(access: number): boolean {
+  const writes = ACCESS.REMOTE_WRITE | ACCESS.REMOTE_ATOMIC;
+  return (access & ~15) === 0 && ((access & writes) === 0 || (access & ACCESS.LOCAL_WRITE) !== 0);
+}
