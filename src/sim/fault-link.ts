@@ -54,13 +54,14 @@ export class FaultLink implements Link {
   }
 
   /** When a held datagram can be received; `Infinity` when none is held. */
-  get nextArrivalNs(): number {
+  get nextWakeNs(): number {
     return this.held.nextNs;
   }
 
   receive(): number {
-    const arrived = this.inner.receive();
-    for (let i = 0; i < arrived; i++) this.holdBurst(this.inner.bursts[i] as RxBurst);
+    for (let arrived = this.inner.receive(); arrived > 0; arrived = this.inner.receive()) {
+      for (let i = 0; i < arrived; i++) this.holdBurst(this.inner.bursts[i] as RxBurst);
+    }
     const nowNs = this.options.nowNs();
     let count = 0;
     while (count < this.bursts.length) {

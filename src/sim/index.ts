@@ -25,6 +25,7 @@ export {
   type PacketDevice,
   SimHost,
   type SimHostOptions,
+  type SimWaker,
   SimWorld,
   type SimWorldOptions,
 } from "./sim-world.js";

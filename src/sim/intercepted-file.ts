@@ -52,6 +52,11 @@ export class InterceptedFile implements BlockFile {
     return this.inner.inflight + this.answered.length;
   }
 
+  /** Now, when an answer waits to be polled; `Infinity` otherwise (the inner file has its own). */
+  get nextWakeNs(): number {
+    return this.answered.length > 0 ? 0 : Number.POSITIVE_INFINITY;
+  }
+
   refreshSize(): number {
     return this.inner.refreshSize();
   }

@@ -261,7 +261,7 @@ export class SimDisk implements BlockFile {
   }
 
   /** When `poll` has something to deliver; `Infinity` for nothing. */
-  get nextCompletionNs(): number {
+  get nextWakeNs(): number {
     return this.pending.nextNs;
   }
 

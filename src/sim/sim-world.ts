@@ -43,6 +43,12 @@ export interface SimHostOptions extends SimLinkOptions {
   readonly pauseNsMax?: number;
 }
 
+/** Something that has work for its host at a time. */
+export interface SimWaker {
+  /** World time; `Infinity` for never. */
+  readonly nextWakeNs: number;
+}
+
 /** Turns in a row without a packet or an I/O after which a host counts as spinning. */
 const IDLE_TURNS_MAX = 20_000;
 /** What one turn takes: 200 .. 1,200 ns. */
@@ -64,6 +70,8 @@ export class SimHost {
   readonly machines: Machine[] = [];
   /** Files whose completions wake the host; whoever owns them polls them from a machine. */
   readonly disks: SimDisk[] = [];
+  /** Other things that wake the host: decorators that hold something back. */
+  readonly wakers: SimWaker[] = [];
   isAlive = true;
   turnCount = 0;
   /** World time before which the host takes no turn. */
@@ -103,7 +111,8 @@ export class SimHost {
   nextTurnNs(nowNs: number): number {
     if (!this.isAlive) return Number.POSITIVE_INFINITY;
     let wakeNs = this.isActive ? nowNs : Math.min(this.simLink.nextArrivalNs, this.deadlineNs);
-    for (const disk of this.disks) wakeNs = Math.min(wakeNs, disk.nextCompletionNs);
+    for (const disk of this.disks) wakeNs = Math.min(wakeNs, disk.nextWakeNs);
+    for (const waker of this.wakers) wakeNs = Math.min(wakeNs, waker.nextWakeNs);
     return Math.max(wakeNs, this.busyUntilNs, nowNs);
   }
 
@@ -174,6 +183,7 @@ export class SimWorld {
     this.network.detach(host.name);
     for (const disk of host.disks) disk.abandon();
     host.disks.length = 0;
+    host.wakers.length = 0;
     host.machines.length = 0;
     host.device = null;
     host.isAlive = false;
@@ -247,7 +257,7 @@ export class SimWorld {
     host.turnCount++;
     this.turnCount++;
     this.hash.addNumber(this.clock.nowNs);
-    const disksDue = host.disks.some((disk) => disk.nextCompletionNs <= this.clock.nowNs);
+    const disksDue = host.disks.some((disk) => disk.nextWakeNs <= this.clock.nowNs);
     const nowNs = this.localNs(host);
     const received = this.receive(host, nowNs);
     for (const machine of host.machines) machine.pump(nowNs);
