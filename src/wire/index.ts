@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// RoCEv2 (one line of names per file; RTRS, RNBD and NBD follow below).
+// RoCEv2, MAD and CM
 export {
   AETH_BYTES,
   AETH_KIND,
@@ -52,6 +52,40 @@ export {
   setBthVersion,
   writeBth,
 } from "./bth.js";
+export { CM_DREP_PRIVATE_BYTES, type CmDrep, decodeDrep, encodeDrep } from "./cm-drep.js";
+export { CM_DREQ_PRIVATE_BYTES, type CmDreq, decodeDreq, encodeDreq } from "./cm-dreq.js";
+export { CM_MESSAGE_BYTES } from "./cm-fields.js";
+export {
+  CM_ATTRIBUTE,
+  type CmMad,
+  type CmMadFault,
+  type CmMessage,
+  decodeCmMad,
+  encodeCmMad,
+} from "./cm-message.js";
+export { CM_MRA_PRIVATE_BYTES, type CmMra, decodeMra, encodeMra, MRA_MESSAGE } from "./cm-mra.js";
+export {
+  CM_REJ_INFORMATION_BYTES,
+  CM_REJ_PRIVATE_BYTES,
+  type CmRej,
+  decodeRej,
+  encodeRej,
+  REJ_MESSAGE,
+  REJ_REASON,
+  type RejReason,
+  rejReasonName,
+} from "./cm-rej.js";
+export { CM_REP_PRIVATE_BYTES, type CmRep, decodeRep, encodeRep } from "./cm-rep.js";
+export {
+  CM_REQ_PRIVATE_BYTES,
+  CM_TRANSPORT,
+  type CmPath,
+  type CmReq,
+  decodeReq,
+  encodeReq,
+  noPath,
+} from "./cm-req.js";
+export { CM_RTU_PRIVATE_BYTES, type CmRtu, decodeRtu, encodeRtu } from "./cm-rtu.js";
 export {
   DETH_BYTES,
   dethQkey,
@@ -64,6 +98,87 @@ export { ICRC_RESULT, IcrcEngine, IcrcFlow, type IcrcResult } from "./icrc.js";
 export { ICRC_SOLVABLE_BYTES_MAX } from "./icrc-solver.js";
 export { IETH_BYTES, iethKey, writeIeth } from "./ieth.js";
 export { IMM_DT_BYTES, immediateOf, writeImmediate } from "./imm-dt.js";
+export {
+  decodeGrh,
+  GRH_BYTES,
+  type Grh,
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  internetChecksum,
+  UDP_HEADER_BYTES,
+  writeGrh,
+  writeIpv4Header,
+  writeIpv6Header,
+  writeUdpHeader,
+} from "./ip-header.js";
+export {
+  decodeMadHeader,
+  encodeMadHeader,
+  MAD_BASE_VERSION,
+  MAD_BYTES,
+  MAD_CLASS_CM,
+  MAD_CLASS_VERSION_CM,
+  MAD_HEADER_BYTES,
+  MAD_METHOD_SEND,
+  type MadHeader,
+} from "./mad.js";
+export { codeOfMtu, MTU_MAX, MTU_MIN, mtuOfCode } from "./mtu.js";
+// NBD
+export {
+  NBD_CHUNK,
+  NBD_CLIENT_FLAGS_BYTES,
+  NBD_COMMAND,
+  NBD_COMMAND_FLAG,
+  NBD_CONTEXT_ALLOCATION,
+  NBD_ERROR,
+  NBD_ERROR_CHUNK_BYTES,
+  NBD_EXPORT_NAME_PADDING_BYTES,
+  NBD_EXTENDED_REPLY_BYTES,
+  NBD_EXTENDED_REPLY_MAGIC,
+  NBD_EXTENDED_REQUEST_BYTES,
+  NBD_EXTENDED_REQUEST_MAGIC,
+  NBD_GREETING_BYTES,
+  NBD_HANDSHAKE_FLAG,
+  NBD_INFO,
+  NBD_MAGIC_HIGH,
+  NBD_MAGIC_LOW,
+  NBD_OPTION,
+  NBD_OPTION_HEADER_BYTES,
+  NBD_OPTION_MAGIC_HIGH,
+  NBD_OPTION_MAGIC_LOW,
+  NBD_OPTION_REPLY_BYTES,
+  NBD_OPTION_REPLY_MAGIC_HIGH,
+  NBD_OPTION_REPLY_MAGIC_LOW,
+  NBD_REPLY_FLAG_DONE,
+  NBD_REPLY_OPTION,
+  NBD_REQUEST_BYTES,
+  NBD_REQUEST_MAGIC,
+  NBD_SIMPLE_REPLY_BYTES,
+  NBD_SIMPLE_REPLY_MAGIC,
+  NBD_STATE,
+  NBD_STRING_BYTES_MAX,
+  NBD_STRUCTURED_REPLY_BYTES,
+  NBD_STRUCTURED_REPLY_MAGIC,
+  NBD_TRANSMISSION_FLAG,
+  type NbdCommand,
+  nbdExtendedLengthHigh,
+  nbdExtendedLengthLow,
+  nbdRequestCookieHigh,
+  nbdRequestCookieLow,
+  nbdRequestFlags,
+  nbdRequestLength,
+  nbdRequestMagic,
+  nbdRequestOffsetHigh,
+  nbdRequestOffsetLow,
+  nbdRequestType,
+  writeNbdErrorChunk,
+  writeNbdExtendedReply,
+  writeNbdExtendedRequest,
+  writeNbdRequest,
+  writeNbdSimpleReply,
+  writeNbdStructuredReply,
+  writeNbdU64,
+} from "./nbd.js";
 export {
   CNP_OPCODE,
   OPCODE_FLAG,
@@ -90,6 +205,18 @@ export {
   payloadOffset,
   ROCE_PORT,
 } from "./packet.js";
+export {
+  decodeRdmaCmHeader,
+  encodeRdmaCmHeader,
+  PORT_SPACE,
+  type PortSpace,
+  RDMA_CM_HEADER_BYTES,
+  RDMA_CM_REQ_PRIVATE_BYTES,
+  RDMA_CM_SIDR_REQ_PRIVATE_BYTES,
+  type RdmaCmHeader,
+  SERVICE_ID_HIGH,
+  serviceIdLowOf,
+} from "./rdma-cm-header.js";
 export {
   RETH_BYTES,
   rethAddressHigh,
@@ -160,59 +287,17 @@ export {
   writeRtrsRkeyResponse,
   writeRtrsWriteHeader,
 } from "./rtrs.js";
-// NBD
 export {
-  NBD_CHUNK,
-  NBD_CLIENT_FLAGS_BYTES,
-  NBD_COMMAND,
-  NBD_COMMAND_FLAG,
-  NBD_CONTEXT_ALLOCATION,
-  NBD_ERROR,
-  NBD_ERROR_CHUNK_BYTES,
-  NBD_EXPORT_NAME_PADDING_BYTES,
-  NBD_EXTENDED_REPLY_BYTES,
-  NBD_EXTENDED_REPLY_MAGIC,
-  NBD_EXTENDED_REQUEST_BYTES,
-  NBD_EXTENDED_REQUEST_MAGIC,
-  NBD_GREETING_BYTES,
-  NBD_HANDSHAKE_FLAG,
-  NBD_INFO,
-  NBD_MAGIC_HIGH,
-  NBD_MAGIC_LOW,
-  NBD_OPTION,
-  NBD_OPTION_HEADER_BYTES,
-  NBD_OPTION_MAGIC_HIGH,
-  NBD_OPTION_MAGIC_LOW,
-  NBD_OPTION_REPLY_BYTES,
-  NBD_OPTION_REPLY_MAGIC_HIGH,
-  NBD_OPTION_REPLY_MAGIC_LOW,
-  NBD_REPLY_FLAG_DONE,
-  NBD_REPLY_OPTION,
-  NBD_REQUEST_BYTES,
-  NBD_REQUEST_MAGIC,
-  NBD_SIMPLE_REPLY_BYTES,
-  NBD_SIMPLE_REPLY_MAGIC,
-  NBD_STATE,
-  NBD_STRING_BYTES_MAX,
-  NBD_STRUCTURED_REPLY_BYTES,
-  NBD_STRUCTURED_REPLY_MAGIC,
-  NBD_TRANSMISSION_FLAG,
-  type NbdCommand,
-  nbdExtendedLengthHigh,
-  nbdExtendedLengthLow,
-  nbdRequestCookieHigh,
-  nbdRequestCookieLow,
-  nbdRequestFlags,
-  nbdRequestLength,
-  nbdRequestMagic,
-  nbdRequestOffsetHigh,
-  nbdRequestOffsetLow,
-  nbdRequestType,
-  writeNbdErrorChunk,
-  writeNbdExtendedReply,
-  writeNbdExtendedRequest,
-  writeNbdRequest,
-  writeNbdSimpleReply,
-  writeNbdStructuredReply,
-  writeNbdU64,
-} from "./nbd.js";
+  decodeSidrRep,
+  encodeSidrRep,
+  SIDR_REP_INFORMATION_BYTES,
+  SIDR_REP_PRIVATE_BYTES,
+  SIDR_STATUS,
+  type SidrRep,
+} from "./sidr-rep.js";
+export {
+  decodeSidrReq,
+  encodeSidrReq,
+  SIDR_REQ_PRIVATE_BYTES,
+  type SidrReq,
+} from "./sidr-req.js";
