@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: MIT
+// `farpage/verbs`: RDMA in the vocabulary of libibverbs, synchronous and without promises.
 export {
   ACCESS,
   type Destination,
+  Device,
+  type DeviceOptions,
+  type PathMtu,
+  QP_STATE,
+  QP_STATE_NAMES,
+  type QpAttributeName,
+  type QpAttributes,
+  type QpState,
+  type QpStateName,
   RecvWorkRequest,
   type ScatterGatherEntry,
   SEND_FLAG,
   SendWorkRequest,
   SGE_COUNT_MAX,
+  type TxFlow,
   WC_FLAG,
   WC_OPCODE,
   WC_STATUS,
@@ -16,22 +27,19 @@ export {
   WR_OPCODE,
   type WrOpcode,
 } from "../transport/index.js";
-export type {
-  DeviceAttributes,
-  PathMtu,
-  PortAttributes,
-  QpAttributes,
-  QpState,
-  QpType,
-} from "./attributes.js";
+export { decodeGrh, GRH_BYTES, type Grh } from "../wire/index.js";
+export { AddressHandle, type AddressHandleOptions } from "./address-handle.js";
+export type { AsyncEvent, AsyncEventType } from "./async-event.js";
+export { CompletionQueue } from "./completion-queue.js";
+export { Context, type ContextOptions } from "./context.js";
+export type { DeviceAttributes, PortAttributes } from "./device-attributes.js";
+export { MemoryRegion, type RegisterOptions } from "./memory-region.js";
+export { ProtectionDomain } from "./protection-domain.js";
 export {
-  AddressHandle,
-  CompletionQueue,
-  Context,
-  type Device,
-  MemoryRegion,
-  ProtectionDomain,
+  type QpAttributeValues,
   QueuePair,
   type QueuePairOptions,
-  SharedReceiveQueue,
-} from "./skeleton.js";
+  type QueuePairType,
+} from "./queue-pair.js";
+export { SharedReceiveQueue, type SharedReceiveQueueOptions } from "./shared-receive-queue.js";
+export { VerbsObject } from "./verbs-object.js";
