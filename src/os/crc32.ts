@@ -1,3 +1,27 @@
 // SPDX-License-Identifier: MIT
-type Crc32 = (bytes: Uint8Array, start: number, end: number, state: number) => number;
-export const nativeCrc32: Crc32 | null = null;
+// CRC-32 by a native library that uses carry-less multiplication: 4 KiB in 0.3 to 0.5 us, of which 0.2 us
+// are the call, against 5 us in JavaScript. Below some 200 bytes JavaScript is faster; whoever calls
+// chooses (wire/icrc.ts does).
+
+import { createRequire } from "node:module";
+import { type Crc32, updateCrc32 } from "../base/index.js";
+
+/** The library's function takes and returns the finished, complemented CRC. */
+type LibraryCrc32 = (bytes: Uint8Array, crcBefore: number) => number;
+
+/**
+ * Moves a raw CRC-32 register over a range: see `Crc32`. By the native library where it has a build for
+ * this platform, else in JavaScript.
+ */
+export const nativeCrc32: Crc32 = bindCrc32();
+
+function bindCrc32(): Crc32 {
+  let crc32: LibraryCrc32;
+  try {
+    const library = createRequire(import.meta.url)("@node-rs/crc32") as { crc32: LibraryCrc32 };
+    crc32 = library.crc32;
+  } catch {
+    return updateCrc32;
+  }
+  return (bytes, start, end, register) => ~crc32(bytes.subarray(start, end), ~register);
+}

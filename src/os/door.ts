@@ -45,10 +45,11 @@ export interface Poller extends Disposable {
   readonly descriptorCount: number;
   /**
    * Adds a descriptor, interested in reading.
-   * @throws FarpageError ENOTSUP on the node backend, which can't watch descriptors.
+   * @throws FarpageError EOPNOTSUPP on the node backend, which can't watch descriptors.
    */
   add(descriptor: number): PolledDescriptor;
-  /** Looks, never blocks; brings the flags of all sources up to date. @returns how many are ready. */
+  /** Looks, never blocks; brings the flags of all sources up to date.
+   * @returns how many are ready; above 0 on the node backend when anything woke it since the last call. */
   poll(): number;
   /**
    * Blocks this thread until a source is ready, libuv has work to do (a timer aside), or `timeoutNs`,

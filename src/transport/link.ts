@@ -79,6 +79,8 @@ export class TxBatch {
   packetCount = 0;
   /** Of the packet reserved last: its index in its message, 0 .. TX_SEGMENTS_MAX - 1. */
   segmentIndex = 0;
+  /** Segments in one message, 1 .. TX_SEGMENTS_MAX: lowered by a link whose system has no GSO. */
+  segmentsMax = TX_SEGMENTS_MAX;
 
   private end = 0;
   private reservedLength = 0;
@@ -126,7 +128,7 @@ export class TxBatch {
       !this.closed &&
       this.flows[last] === flow &&
       length <= (this.segmentLengths[last] as number) &&
-      (this.segmentCounts[last] as number) < TX_SEGMENTS_MAX &&
+      (this.segmentCounts[last] as number) < this.segmentsMax &&
       (this.lengths[last] as number) + length <= TX_MESSAGE_BYTES_MAX;
     if (this.joins) {
       this.segmentIndex = this.segmentCounts[last] as number;
