@@ -7,8 +7,8 @@ interface Entry<T> {
 }
 
 /**
- * A binary heap of things that happen at a time. Equal times come out in the order they went in, which
- * is what keeps a simulation deterministic.
+ * A binary heap of things that happen at a time. Equal times come out in the order they went in,
+ * which is what keeps a simulation deterministic.
  */
 export class EventHeap<T> {
   private readonly entries: Entry<T>[] = [];

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// A simulated disk: `SimPlatter` is what survives a process (the medium, and the kernel's page cache
-// over it), `SimDisk` is one open file on it. Writes reach the cache at once or when their thread gets
-// to them; only a SYNC, or luck, brings them to the medium. What may be lost is kept per sector as the
-// list of versions written since it was last durable: after a crash a sector is any one of them, or as
-// it was, each sector on its own (a disk orders nothing between two flushes).
+// A simulated disk: `SimPlatter` is what survives a process (the medium, and the kernel's page
+// cache over it), `SimDisk` is one open file on it. Writes reach the cache at once or when their
+// thread gets to them; only a SYNC, or luck, brings them to the medium. What may be lost is kept
+// per sector as the list of versions written since it was last durable: after a crash a sector is
+// any one of them, or as it was, each sector on its own (a disk orders nothing between two
+// flushes).
 
 import { assert, ERRNO, type Memory, type Random, randomBelow } from "../base/index.js";
 import { type BlockFile, FILE_OPERATION, type FileIo } from "../block/index.js";
@@ -108,8 +109,8 @@ export class SimPlatter {
   }
 
   /**
-   * The power goes: each sector that was written since it was last durable becomes, on its own, what
-   * was durable or any version since. @returns sectors that lost something.
+   * The power goes: each sector that was written since it was last durable becomes, on its own,
+   * what was durable or any version since. @returns sectors that lost something.
    */
   crash(): number {
     let lost = 0;
@@ -312,8 +313,8 @@ export class SimDisk implements BlockFile {
   }
 
   /**
-   * The process dies: each operation in flight has or hasn't happened, nobody hears of it. The kernel,
-   * its cache and the platter live on.
+   * The process dies: each operation in flight has or hasn't happened, nobody hears of it. The
+   * kernel, its cache and the platter live on.
    */
   abandon(): void {
     for (const pending of this.pending.drain()) {

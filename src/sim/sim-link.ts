@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One host's end of the simulated network: `Link` with a finite socket buffer and, as the seed wants,
-// receive offload that merges packets of a sender into one burst.
+// One host's end of the simulated network: `Link` with a finite socket buffer and, as the seed
+// wants, receive offload that merges packets of a sender into one burst.
 
 import { assert, type IpAddress, type Random, randomBelow } from "../base/index.js";
 import {
@@ -76,7 +76,9 @@ export class SimLink implements Link {
     );
   }
 
-  /** When the next packet can be received: now or earlier if one waits, `Infinity` if none comes. */
+  /**
+   * When the next packet can be received: now or earlier if one waits, `Infinity` if none comes.
+   */
   get nextArrivalNs(): number {
     return this.waiting.length > 0 ? this.network.clock.nowNs : this.arrivals.nextNs;
   }

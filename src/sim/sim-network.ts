@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The simulated network: hosts' links joined by one path per ordered pair of hosts. What crosses it
-// are UDP payloads; of IP only the addresses and the traffic class exist. The IP identification does
-// not travel: as with real sockets the receiver can't see it (rocev2 facts, section 7).
+// are UDP payloads; of IP only the addresses and the traffic class exist. The IP identification
+// does not travel: as with real sockets the receiver can't see it (rocev2 facts, section 7).
 // Not modelled: routers, fragmentation (a packet above the link MTU is lost), UDP checksums.
 
 import { FarpageError, type IpAddress, type Random, randomBelow } from "../base/index.js";
@@ -11,7 +11,9 @@ import type { SimClock } from "./sim-clock.js";
 import { SimLink, type SimLinkOptions } from "./sim-link.js";
 import { SimPacket } from "./sim-packet.js";
 
-/** What one direction between two hosts does to packets. Rates are probabilities 0 .. 1 per packet. */
+/**
+ * What one direction between two hosts does to packets. Rates are probabilities 0 .. 1 per packet.
+ */
 export interface PathFaults {
   /** Time on the way. */
   readonly latencyNs: number;
@@ -67,7 +69,9 @@ export interface NetworkCounters {
   tooLong: number;
 }
 
-/** Sees every packet as it is sent, before anything happens to it. Bytes are borrowed for the call. */
+/**
+ * Sees every packet as it is sent, before anything happens to it. Bytes are borrowed for the call.
+ */
 export type PacketObserver = (
   source: SimLink,
   flow: TxFlow,
@@ -88,9 +92,9 @@ export type PacketGate = (
 
 /**
  * Says whether a corrupted packet may travel. The check of a receiver that can't see the IP
- * identification lets one corruption in 2^16 through (rocev2 facts, section 7.3); a test that compares
- * bytes refuses those here, since no receiver could tell. `original` is the packet as sent, the first
- * `length` bytes of `corrupted` what would arrive.
+ * identification lets one corruption in 2^16 through (rocev2 facts, section 7.3); a test that
+ * compares bytes refuses those here, since no receiver could tell. `original` is the packet as
+ * sent, the first `length` bytes of `corrupted` what would arrive.
  */
 export type CorruptionFilter = (
   original: Uint8Array,
@@ -146,8 +150,8 @@ export class SimNetwork {
   }
 
   /**
-   * Gives `name` a link with the addresses of `options`; its old one, if any, is taken off the network
-   * (a process that died) and packets under way to it are lost.
+   * Gives `name` a link with the addresses of `options`; its old one, if any, is taken off the
+   * network (a process that died) and packets under way to it are lost.
    * @throws FarpageError EADDRINUSE when another link has one of the addresses.
    */
   attach(name: string, options: SimLinkOptions): SimLink {

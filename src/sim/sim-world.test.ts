@@ -7,7 +7,9 @@ import { type PacketDevice, type SimHost, SimWorld, type SimWorldOptions } from 
 const LEFT = IpAddress.parse("192.0.2.1");
 const RIGHT = IpAddress.parse("192.0.2.2");
 
-/** Answers each datagram by one that is a byte longer, up to a limit; resends after a millisecond. */
+/**
+ * Answers each datagram by one that is a byte longer, up to a limit; resends after a millisecond.
+ */
 class EchoDevice implements PacketDevice {
   received = 0;
   broken = false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The loop of `runtime/`, in virtual time and for any number of hosts: the next thing to happen is the
-// earliest of all packets, disk completions, deadlines and scripted events. Everything that differs
-// between two runs comes from the seed; `traceHash` tells whether two runs were the same.
+// The loop of `runtime/`, in virtual time and for any number of hosts: the next thing to happen is
+// the earliest of all packets, disk completions, deadlines and scripted events. Everything that
+// differs between two runs comes from the seed; `traceHash` tells whether two runs were the same.
 
 import { assert, type Machine, type Random, randomBelow, SeededRandom } from "../base/index.js";
 import { type Link, type RxBurst, TxBatch } from "../transport/index.js";

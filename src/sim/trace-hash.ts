@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 
 /**
- * A running fingerprint of everything that happened, for telling two runs apart. Two lanes of 32 bits
- * with different multipliers (in the manner of FNV-1a and of Murmur's finish); not for secrets.
+ * A running fingerprint of everything that happened, for telling two runs apart. Two lanes of 32
+ * bits with different multipliers (in the manner of FNV-1a and of Murmur's finish); not for
+ * secrets.
  */
 export class TraceHash {
   private first = 0x811c9dc5 | 0;
