@@ -1,1 +1,38 @@
-export {};
+// SPDX-License-Identifier: MIT
+export { FarpageError, IpAddress, type Memory } from "../base/index.js";
+export { AttachHost, type AttachHostOptions } from "./attach-host.js";
+export {
+  Connection,
+  type LocalRange,
+  type QueueSizes,
+  type ReceivedMessage,
+  type RemotePlace,
+} from "./connection.js";
+export {
+  ConnectionRequest,
+  type ConnectOptions,
+  Host,
+  type HostOptions,
+  Incoming,
+  openHost,
+} from "./host.js";
+export type { Log } from "./log.js";
+export { type ExportedVolume, ServerHost, type ServerHostOptions } from "./server-host.js";
+export {
+  formatSize,
+  type NbdEndpointAddress,
+  nbdUri,
+  parseNbdEndpoint,
+  parseRnbdUri,
+  parseSize,
+  parseVolume,
+  type RnbdUri,
+  type VolumeSpec,
+} from "./uri.js";
+export {
+  BENCH_TEST,
+  type BenchResult,
+  type BenchRun,
+  runBenchTest,
+  startBenchResponder,
+} from "./bench/index.js";

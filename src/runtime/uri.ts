@@ -156,7 +156,7 @@ function parsePort(text: string): number {
 }
 
 /** Where an NBD endpoint listens. */
-export type NbdEndpoint =
+export type NbdEndpointAddress =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "tcp"; readonly host: string; readonly port: number };
 
@@ -164,7 +164,7 @@ export type NbdEndpoint =
  * Parses `unix:PATH` or `tcp:HOST[:PORT]`.
  * @throws FarpageError EINVAL
  */
-export function parseNbdEndpoint(text: string): NbdEndpoint {
+export function parseNbdEndpoint(text: string): NbdEndpointAddress {
   if (text.startsWith("unix:") && text.length > 5) return { kind: "unix", path: text.slice(5) };
   const tcp = /^tcp:(\[[^\]]+\]|[^:]+)(?::(\d+))?$/.exec(text);
   if (tcp !== null) {
@@ -176,7 +176,7 @@ export function parseNbdEndpoint(text: string): NbdEndpoint {
 }
 
 /** The endpoint as an NBD URI (the NBD URI specification), for stock clients. */
-export function nbdUri(endpoint: NbdEndpoint, exportName: string): string {
+export function nbdUri(endpoint: NbdEndpointAddress, exportName: string): string {
   const name = encodeURIComponent(exportName);
   if (endpoint.kind === "unix") {
     return `nbd+unix:///${name}?socket=${encodeURI(endpoint.path).replace(/[?&#]/g, encodeURIComponent)}`;

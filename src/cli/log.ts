@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+import pino from "pino";
+import type { Log } from "../runtime/index.js";
+
+/** Logs to standard error: JSON lines with `--json`, else plain sentences; warnings alone unless verbose. */
+export function createLog(options: { readonly json: boolean; readonly verbose: boolean }): Log {
+  const level = options.verbose ? "debug" : "warn";
+  if (options.json) {
+    const logger = pino({ level, base: { name: "farpage" } }, pino.destination({ fd: 2, sync: true }));
+    return {
+      debug: (message) => logger.debug(message),
+      info: (message) => logger.info(message),
+      warn: (message) => logger.warn(message),
+      error: (message) => logger.error(message),
+    };
+  }
+  const say = (word: string) => (message: string) => {
+    process.stderr.write(`farpage: ${word}${message}\n`);
+  };
+  const nothing = () => {};
+  return {
+    debug: options.verbose ? say("") : nothing,
+    info: options.verbose ? say("") : nothing,
+    warn: say("warning: "),
+    error: say("error: "),
+  };
+}

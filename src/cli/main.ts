@@ -1,0 +1,116 @@
+#!/usr/bin/env node
+// SPDX-License-Identifier: MIT
+// The command line. Each command is a file of its own; here is only how they are called.
+
+import { readFileSync } from "node:fs";
+import { Command, CommanderError, Option } from "commander";
+import { z } from "zod";
+import { runAttach } from "./attach.js";
+import { runBench } from "./bench.js";
+import { Reporter } from "./reporter.js";
+import { runServe } from "./serve.js";
+import { runUp } from "./up.js";
+
+const packageJson = z
+  .object({ version: z.string() })
+  .parse(JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")));
+
+/** A flag that may be given several times. */
+function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), ...value.split(",")];
+}
+
+/** The same for values that may hold commas. */
+function collectWhole(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}
+
+function onOff(value: string): boolean {
+  if (["true", "on", "yes", "1"].includes(value)) return true;
+  if (["false", "off", "no", "0"].includes(value)) return false;
+  throw new CommanderError(2, "farpage.invalid", `"${value}" is neither true nor false`);
+}
+
+function common(command: Command): Command {
+  return command
+    .option("--json", "one JSON object a line on standard output", false)
+    .option("--verbose", "log what happens to standard error", false)
+    .addOption(
+      new Option("--backend <which>", "how to reach the system: foreign calls, or Node alone")
+        .choices(["auto", "native", "node"])
+        .default("auto"),
+    );
+}
+
+const program = new Command("farpage")
+  .description("An RDMA host in user space: disks over RoCEv2, on any machine with a UDP socket")
+  .version(packageJson.version)
+  .showHelpAfterError("(try farpage --help)")
+  .configureHelp({ showGlobalOptions: true });
+
+common(program.command("up"))
+  .description("everything on one machine: a server, a client and an NBD endpoint, for a first look")
+  .option("--data <dir>", "where the volume and the socket go (default: the user's state folder)")
+  .option("--size <size>", "size of the volume when it is made", "1G")
+  .option("--nbd <endpoint>", "where NBD clients connect: unix:PATH or tcp:HOST:PORT")
+  .option("--address <ip>", "two loopback addresses, server's and client's", collect)
+  .action((options) => run(options.json, (reporter) => runUp(options, reporter)));
+
+common(program.command("serve"))
+  .description("export volumes over RTRS/RNBD")
+  .requiredOption("--address <ip>", "local address to serve on; may be repeated", collect)
+  .requiredOption(
+    "--volume <name=path>",
+    "NAME=PATH[,size=SIZE][,readonly] or NAME=memory:SIZE; may be repeated",
+    collectWhole,
+  )
+  .option("--port <port>", "RTRS port", "1234")
+  .option("--data <dir>", "folder that relative volume paths start from")
+  .option("--queue-depth <n>", "requests in flight per session", "128")
+  .option("--chunk <size>", "bytes of one request's buffer, a power of two", "128K")
+  .option("--sessions <n>", "sessions at once", "16")
+  .addOption(new Option("--until-stdin-ends").default(false).hideHelp())
+  .option("--always-invalidate <bool>", "peers' keys are invalid while a buffer is looked at", onOff, true)
+  .action((options) => run(options.json, (reporter) => runServe(options, reporter)));
+
+common(program.command("attach"))
+  .description("a volume of a server as an NBD endpoint here")
+  .argument("<uri>", "rnbd://IP[,IP…][:PORT]/NAME")
+  .requiredOption("--address <ip>", "local address to connect from; may be repeated", collect)
+  .option("--nbd <endpoint>", "where NBD clients connect: unix:PATH or tcp:HOST:PORT")
+  .option("--data <dir>", "folder of the NBD socket when --nbd is not given")
+  .option("--readonly", "open the volume for reading only", false)
+  .option("--connections <n>", "RC connections that carry requests", "1")
+  .option("--session <name>", "session name, unique on the server (default: made from this host's name)")
+  .option("--timeout <seconds>", "give up when the server can't be reached for so long at the start", "30")
+  .option(
+    "--io-timeout <seconds>",
+    "fail requests when the server stays away for so long (default: wait for ever)",
+  )
+  .option("--always-invalidate <bool>", "buffers are writable by the server only while a read is on its way", onOff, true)
+  .action((uri, options) => run(options.json, (reporter) => runAttach(uri, options, reporter)));
+
+common(program.command("bench"))
+  .description("bandwidth, latency, message rate and block I/O, between two processes over loopback")
+  .argument("[test...]", "write, read, latency, rate, nbd; all of them by default")
+  .option("--duration <seconds>", "per measurement", "2")
+  .option("--address <ip>", "two local addresses", collect)
+  .addOption(new Option("--role <role>").hideHelp())
+  .action((tests, options) => run(options.json, (reporter) => runBench(tests, options, reporter)));
+
+async function run(json: boolean, command: (reporter: Reporter) => Promise<void>): Promise<void> {
+  const reporter = new Reporter(json);
+  try {
+    await command(reporter);
+  } catch (error) {
+    reporter.fail(error);
+    process.exitCode = 1;
+  }
+}
+
+// A reader of our output that goes away ("farpage up | head") is no bug.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+});
+
+await program.parseAsync();

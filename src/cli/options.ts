@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// The commands' options, checked: what the command line handed over as text becomes numbers,
+// addresses and endpoints, or a FarpageError that says which flag is wrong and what it takes.
+
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import {
+  FarpageError,
+  IpAddress,
+  parseNbdEndpoint,
+  parseSize,
+  parseVolume,
+} from "../runtime/index.js";
+
+/** What every command takes. */
+const COMMON = {
+  json: z.boolean(),
+  verbose: z.boolean(),
+  backend: z.enum(["auto", "native", "node"]),
+};
+
+const wholeNumber = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, "not a whole number")
+    .transform(Number)
+    .pipe(z.number().min(min).max(max));
+
+const seconds = z
+  .string()
+  .regex(/^\d+(\.\d+)?$/, "not a number of seconds")
+  .transform(Number);
+
+/** Lets a parser that throws FarpageError report through zod, with the flag's name. */
+function parsed<T>(parse: (text: string) => T) {
+  return z.string().transform((text, context): T => {
+    try {
+      return parse(text);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      context.addIssue({ code: "custom", message });
+      return z.NEVER;
+    }
+  });
+}
+
+const address = parsed((text) => IpAddress.parse(text));
+
+export const UP_OPTIONS = z.object({
+  ...COMMON,
+  data: z.string().optional(),
+  size: parsed(parseSize),
+  nbd: parsed(parseNbdEndpoint).optional(),
+  address: z.array(address).length(2, "two addresses are wanted: server, client").optional(),
+});
+
+export const SERVE_OPTIONS = z.object({
+  ...COMMON,
+  address: z.array(address).min(1),
+  volume: z.array(parsed(parseVolume)).min(1),
+  port: wholeNumber(1, 65_535),
+  data: z.string().optional(),
+  queueDepth: wholeNumber(1, 65_535),
+  chunk: parsed(parseSize),
+  sessions: wholeNumber(1, 65_535),
+  untilStdinEnds: z.boolean(),
+  alwaysInvalidate: z.boolean(),
+});
+
+export const ATTACH_OPTIONS = z.object({
+  ...COMMON,
+  address: z.array(address).min(1),
+  nbd: parsed(parseNbdEndpoint).optional(),
+  data: z.string().optional(),
+  readonly: z.boolean(),
+  connections: wholeNumber(1, 64),
+  session: z.string().optional(),
+  timeout: seconds,
+  ioTimeout: seconds.optional(),
+  alwaysInvalidate: z.boolean(),
+});
+
+export const BENCH_OPTIONS = z.object({
+  ...COMMON,
+  duration: seconds,
+  address: z.array(address).length(2, "two addresses are wanted: responder, initiator").optional(),
+  role: z.enum(["responder"]).optional(),
+});
+
+/**
+ * Checks what commander handed over.
+ * @throws FarpageError EINVAL naming the flag.
+ */
+export function checkOptions<T>(schema: z.ZodType<T>, raw: unknown): T {
+  const result = schema.safeParse(raw);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const flag = String(issue?.path[0] ?? "").replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+  throw new FarpageError("EINVAL", `--${flag}: ${issue?.message ?? "invalid"}`);
+}
+
+/** Where state goes when nobody says: the XDG state folder of this user. */
+export function defaultDataDirectory(): string {
+  const base = process.env["XDG_STATE_HOME"];
+  return join(base === undefined || base === "" ? join(homedir(), ".local", "state") : base, "farpage");
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// What a command tells its user: with `--json` one object a line on standard output and nothing else
+// there, otherwise sentences. Warnings and errors go to standard error in both.
+
+import { FarpageError } from "../base/index.js";
+
+export class Reporter {
+  readonly json: boolean;
+
+  constructor(json: boolean) {
+    this.json = json;
+  }
+
+  /**
+   * Something happened.
+   * @param event name of the event, the `event` field of the JSON object.
+   * @param fields the rest of the object.
+   * @param text the same for people; null where they needn't hear of it.
+   */
+  event(event: string, fields: Readonly<Record<string, unknown>>, text: string | null): void {
+    if (this.json) process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
+    else if (text !== null) process.stdout.write(`${text}\n`);
+  }
+
+  warn(text: string): void {
+    process.stderr.write(`farpage: warning: ${text}\n`);
+  }
+
+  /** One clear line for an error; the stack only for what is a bug of ours. */
+  fail(error: unknown): void {
+    const known = error instanceof FarpageError;
+    const code = known ? error.code : "EBUG";
+    const text = error instanceof Error ? error.message : String(error);
+    if (this.json) process.stdout.write(`${JSON.stringify({ event: "error", code, text })}\n`);
+    process.stderr.write(`farpage: ${text}${known ? ` (${code})` : ""}\n`);
+    if (!known && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
+  }
+}

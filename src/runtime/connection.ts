@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT
+// A reliable connection for people who like promises: thin over a queue pair, its completion queue and
+// its CM id, which are all there to be used directly. The one place where completions become promises.
+
+import {
+  assert,
+  ERRNO,
+  errnoName,
+  FarpageError,
+  highOf,
+  lowOf,
+  type Machine,
+} from "../base/index.js";
+import type { CmId } from "../cm/index.js";
+import {
+  type CompletionQueue,
+  type MemoryRegion,
+  type ProtectionDomain,
+  type QueuePair,
+  RecvWorkRequest,
+  SEND_FLAG,
+  SendWorkRequest,
+  WC_FLAG,
+  WC_STATUS,
+  WorkCompletion,
+  WR_OPCODE,
+  type WrOpcode,
+} from "../verbs/index.js";
+
+/** A range of registered local memory; the whole region by default. */
+export interface LocalRange {
+  readonly mr: MemoryRegion;
+  /** Bytes from the region's start, default 0. */
+  readonly offset?: number;
+  /** Default: to the region's end. */
+  readonly length?: number;
+}
+
+/** A place in the peer's memory: any 64-bit address (a number below 2^53, or a bigint), and its key. */
+export interface RemotePlace {
+  readonly address: number | bigint;
+  readonly rkey: number;
+}
+
+/** What a receive brought. */
+export interface ReceivedMessage {
+  /** Bytes of the message; they are at the start of the range given to `receive`. */
+  readonly length: number;
+  /** The sender's immediate, or null. */
+  readonly immediate: number | null;
+  /** Whether it was an RDMA WRITE with immediate: then `length` bytes were written elsewhere. */
+  readonly isWrite: boolean;
+}
+
+/** Sizes of a connection's queues. */
+export interface QueueSizes {
+  /** Sends under way at most, default 128. */
+  readonly sendDepth?: number;
+  /** Receives posted at most, default 128. */
+  readonly receiveDepth?: number;
+}
+
+interface Waiter {
+  readonly resolve: (completion: WorkCompletion) => void;
+  readonly reject: (error: FarpageError) => void;
+}
+
+const POLL_BATCH = 32;
+const STATUS_NAMES = new Map<number, string>(
+  Object.entries(WC_STATUS).map(([name, value]) => [value, name]),
+);
+
+/** Makes the queue pair of a connection and its completion queue, in `pd`. */
+export function createQueues(
+  pd: ProtectionDomain,
+  sizes: QueueSizes,
+): { readonly qp: QueuePair; readonly cq: CompletionQueue } {
+  const sendDepth = sizes.sendDepth ?? 128;
+  const receiveDepth = sizes.receiveDepth ?? 128;
+  const cq = pd.context.createCq({ depth: sendDepth + receiveDepth });
+  try {
+    const qp = pd.createQp({
+      type: "RC",
+      sendCq: cq,
+      recvCq: cq,
+      maxSendWr: sendDepth,
+      maxRecvWr: receiveDepth,
+    });
+    return { qp, cq };
+  } catch (error) {
+    cq.destroy();
+    throw error;
+  }
+}
+
+/** A connected queue pair. Made by `Host.connect` and `ConnectionRequest.accept`. */
+export class Connection implements Machine, AsyncDisposable {
+  /** The verbs objects beneath; posting on `qp` directly and using the calls below don't mix. */
+  readonly qp: QueuePair;
+  readonly id: CmId;
+  /** The peer's private data of the handshake, zero padded. */
+  readonly privateData: Uint8Array;
+  /** Settles when the connection is over, whoever ended it. */
+  readonly closed: Promise<void>;
+
+  private readonly cq: CompletionQueue;
+  private readonly wake: () => void;
+  private readonly detach: (connection: Connection) => void;
+  private readonly sends = new Map<number, Waiter>();
+  private readonly receives = new Map<number, Waiter>();
+  private readonly sendRequest = new SendWorkRequest();
+  private readonly recvRequest = new RecvWorkRequest();
+  private readonly completions = Array.from({ length: POLL_BATCH }, () => new WorkCompletion());
+  private nextWrId = 1;
+  private over = false;
+  private settleClosed: () => void = () => {};
+
+  /** @internal */
+  constructor(options: {
+    readonly qp: QueuePair;
+    readonly cq: CompletionQueue;
+    readonly id: CmId;
+    readonly privateData: Uint8Array;
+    readonly wake: () => void;
+    readonly detach: (connection: Connection) => void;
+  }) {
+    this.qp = options.qp;
+    this.cq = options.cq;
+    this.id = options.id;
+    this.privateData = options.privateData;
+    this.wake = options.wake;
+    this.detach = options.detach;
+    this.closed = new Promise((resolve) => {
+      this.settleClosed = resolve;
+    });
+  }
+
+  /**
+   * RDMA WRITE: copies `from` into the peer's memory.
+   * @returns when the peer's device has acknowledged it.
+   * @throws FarpageError with a completion status as code (`"REM_ACCESS_ERR"`: the key, the range or the
+   *   rights are wrong), or EINVAL, ENOMEM when it could not be posted.
+   */
+  async write(options: {
+    readonly from: LocalRange | MemoryRegion;
+    readonly to: RemotePlace;
+    /** Completes a receive of the peer, who gets this number. */
+    readonly immediate?: number;
+  }): Promise<void> {
+    const { immediate } = options;
+    const opcode =
+      immediate === undefined ? WR_OPCODE.RDMA_WRITE : WR_OPCODE.RDMA_WRITE_WITH_IMM;
+    this.fillRemote(opcode, options.from, options.to);
+    this.sendRequest.immediate = (immediate ?? 0) >>> 0;
+    await this.submit();
+  }
+
+  /** RDMA READ: copies the peer's memory into `into`. Errors as for `write`. */
+  async read(options: {
+    readonly into: LocalRange | MemoryRegion;
+    readonly from: RemotePlace;
+  }): Promise<void> {
+    this.fillRemote(WR_OPCODE.RDMA_READ, options.into, options.from);
+    await this.submit();
+  }
+
+  /** SEND: the bytes land in the receive that the peer has posted. Errors as for `write`. */
+  async send(
+    from: LocalRange | MemoryRegion,
+    options: { readonly immediate?: number } = {},
+  ): Promise<void> {
+    const { immediate } = options;
+    this.fillLocal(immediate === undefined ? WR_OPCODE.SEND : WR_OPCODE.SEND_WITH_IMM, from);
+    this.sendRequest.immediate = (immediate ?? 0) >>> 0;
+    await this.submit();
+  }
+
+  /**
+   * Atomically adds to the 8-byte number at `at`, which must be 8-byte aligned. The number before
+   * lands in `before`, 8 bytes of local memory, in this host's byte order.
+   */
+  async fetchAndAdd(options: {
+    readonly at: RemotePlace;
+    readonly add: bigint;
+    readonly before: LocalRange | MemoryRegion;
+  }): Promise<void> {
+    const add = BigInt.asUintN(64, options.add);
+    this.fillRemote(WR_OPCODE.ATOMIC_FETCH_AND_ADD, options.before, options.at);
+    this.sendRequest.compareAddHigh = Number(add >> 32n);
+    this.sendRequest.compareAddLow = Number(add & 0xffffffffn);
+    await this.submit();
+  }
+
+  /**
+   * Atomically replaces the 8-byte number at `at` by `swap` where it equals `compare`. `before` as for
+   * `fetchAndAdd`: it tells whether the swap took place.
+   */
+  async compareAndSwap(options: {
+    readonly at: RemotePlace;
+    readonly compare: bigint;
+    readonly swap: bigint;
+    readonly before: LocalRange | MemoryRegion;
+  }): Promise<void> {
+    const compare = BigInt.asUintN(64, options.compare);
+    const swap = BigInt.asUintN(64, options.swap);
+    this.fillRemote(WR_OPCODE.ATOMIC_CMP_AND_SWP, options.before, options.at);
+    this.sendRequest.compareAddHigh = Number(compare >> 32n);
+    this.sendRequest.compareAddLow = Number(compare & 0xffffffffn);
+    this.sendRequest.swapHigh = Number(swap >> 32n);
+    this.sendRequest.swapLow = Number(swap & 0xffffffffn);
+    await this.submit();
+  }
+
+  /**
+   * Posts a receive at once; several may wait, and messages fill them in the order of the calls.
+   * @returns when a message of the peer has landed in `into`.
+   */
+  receive(into: LocalRange | MemoryRegion): Promise<ReceivedMessage> {
+    const wr = this.recvRequest;
+    wr.wrId = this.nextWrId++;
+    wr.sgeCount = 1;
+    fillEntry(wr.sges[0], into);
+    this.qp.postRecv(wr);
+    return this.waitFor(this.receives, wr.wrId).then((wc) => ({
+      length: wc.byteLength,
+      immediate: (wc.flags & WC_FLAG.WITH_IMM) !== 0 ? wc.immediate : null,
+      isWrite: wc.opcode !== 128,
+    }));
+  }
+
+  /** Ends the connection and frees its queue pair; what was under way fails with WR_FLUSH_ERR. */
+  async close(): Promise<void> {
+    if (!this.over) {
+      this.id.disconnect();
+      this.wake();
+    }
+    await this.closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** @internal The CM said that it is over. */
+  onDisconnected(): void {
+    if (this.over) return;
+    this.over = true;
+    this.pump();
+    this.detach(this);
+    this.id.destroy();
+    this.qp.destroy();
+    this.cq.destroy();
+    const flushed = new FarpageError("WR_FLUSH_ERR", "the connection is closed");
+    for (const waiters of [this.sends, this.receives]) {
+      for (const waiter of waiters.values()) waiter.reject(flushed);
+      waiters.clear();
+    }
+    this.settleClosed();
+  }
+
+  pump(): void {
+    for (;;) {
+      const count = this.cq.pollCq(this.completions);
+      for (let i = 0; i < count; i++) this.settle(this.completions[i] as WorkCompletion);
+      if (count < POLL_BATCH) return;
+    }
+  }
+
+  deadlineNs(): number {
+    return Number.POSITIVE_INFINITY;
+  }
+
+  checkInvariants(): void {
+    assert(!this.over || this.sends.size + this.receives.size === 0, "no waiter outlives it");
+  }
+
+  private settle(wc: WorkCompletion): void {
+    const waiters = this.sends.has(wc.wrId) ? this.sends : this.receives;
+    const waiter = waiters.get(wc.wrId);
+    if (waiter === undefined) return;
+    waiters.delete(wc.wrId);
+    if (wc.status === WC_STATUS.SUCCESS) waiter.resolve(Object.assign(new WorkCompletion(), wc));
+    else {
+      waiter.reject(completionError(wc));
+      // The queue pair is in its error state now: the connection is over, tell the peer.
+      this.id.disconnect();
+    }
+  }
+
+  private fillLocal(opcode: WrOpcode, local: LocalRange | MemoryRegion): void {
+    if (this.over) throw new FarpageError("ENOTCONN", "the connection is closed");
+    const wr = this.sendRequest;
+    wr.opcode = opcode;
+    wr.sendFlags = SEND_FLAG.SIGNALED;
+    wr.sgeCount = 1;
+    fillEntry(wr.sges[0], local);
+  }
+
+  private fillRemote(
+    opcode: WrOpcode,
+    local: LocalRange | MemoryRegion,
+    remote: RemotePlace,
+  ): void {
+    this.fillLocal(opcode, local);
+    const wr = this.sendRequest;
+    if (typeof remote.address === "bigint") {
+      const address = BigInt.asUintN(64, remote.address);
+      wr.remoteAddressHigh = Number(address >> 32n);
+      wr.remoteAddressLow = Number(address & 0xffffffffn);
+    } else {
+      wr.remoteAddressHigh = highOf(remote.address);
+      wr.remoteAddressLow = lowOf(remote.address);
+    }
+    wr.rkey = remote.rkey;
+  }
+
+  private submit(): Promise<WorkCompletion> {
+    const wr = this.sendRequest;
+    wr.wrId = this.nextWrId++;
+    this.qp.postSend(wr);
+    return this.waitFor(this.sends, wr.wrId);
+  }
+
+  private waitFor(waiters: Map<number, Waiter>, wrId: number): Promise<WorkCompletion> {
+    return new Promise((resolve, reject) => {
+      waiters.set(wrId, { resolve, reject });
+      this.wake();
+    });
+  }
+}
+
+function fillEntry(
+  entry: { address: number; length: number; lkey: number } | undefined,
+  local: LocalRange | MemoryRegion,
+): void {
+  assert(entry !== undefined, "a work request has room for one entry");
+  const range: LocalRange = "mr" in local ? local : { mr: local };
+  const offset = range.offset ?? 0;
+  const length = range.length ?? range.mr.length - offset;
+  if (offset < 0 || length < 0 || offset + length > range.mr.length) {
+    throw new FarpageError(
+      "EINVAL",
+      `bytes ${offset} to ${offset + length} are not inside a region of ${range.mr.length} bytes`,
+    );
+  }
+  entry.address = range.mr.address + offset;
+  entry.length = length;
+  entry.lkey = range.mr.lkey;
+}
+
+function completionError(wc: WorkCompletion): FarpageError {
+  const name = STATUS_NAMES.get(wc.status) ?? `status ${wc.status}`;
+  return new FarpageError(name, `the work request failed: ${name}`);
+}
+
+/** The error for a CM event that ended an attempt to connect. */
+export function connectError(type: string, status: number, peer: string): FarpageError {
+  if (type === "REJECTED") {
+    const reason = status === 8 ? "nobody listens on that port" : `reason ${status}`;
+    return new FarpageError("ECONNREFUSED", `${peer} rejected the connection: ${reason}`);
+  }
+  if (type === "UNREACHABLE") {
+    return new FarpageError("ETIMEDOUT", `${peer} does not answer; is a server running there?`);
+  }
+  const name = errnoName(status === 0 ? ERRNO.EIO : status);
+  return new FarpageError(name, `connecting to ${peer} failed: ${name}`);
+}

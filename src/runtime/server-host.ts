@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+// A server host: volumes, exported by RNBD over RTRS, on this machine's addresses.
+
+import type { IpAddress } from "../base/index.js";
+import type { Backend, BackendChoice } from "../os/index.js";
+import { RnbdServer } from "../rnbd/index.js";
+import { RtrsServer } from "../rtrs/index.js";
+import { Failure } from "./failure.js";
+import type { Log } from "./log.js";
+import { Stack } from "./stack.js";
+import type { VolumeSpec } from "./uri.js";
+import { type OpenVolume, openVolumes } from "./volumes.js";
+
+export interface ServerHostOptions {
+  readonly addresses: readonly IpAddress[];
+  /** RTRS port. */
+  readonly port: number;
+  readonly volumes: readonly VolumeSpec[];
+  /** Requests in flight per session, bytes of each one's buffer, sessions: the bound of memory. */
+  readonly queueDepth: number;
+  readonly chunkBytes: number;
+  readonly sessionCountMax: number;
+  readonly alwaysInvalidate: boolean;
+  readonly backend?: BackendChoice;
+  readonly log: Log;
+}
+
+/** What a started server exports. */
+export interface ExportedVolume {
+  readonly name: string;
+  /** null: in memory. */
+  readonly path: string | null;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+}
+
+/** How long sessions get to end in order when the server closes. */
+const CLOSE_TIMEOUT_MS = 5_000;
+
+export class ServerHost {
+  readonly addresses: readonly IpAddress[];
+  readonly port: number;
+  readonly backend: Backend;
+  readonly volumes: readonly ExportedVolume[];
+  /** Sessions x requests x buffer. */
+  readonly memoryBytesMax: number;
+  /** Rejects when the server has stopped by a bug of ours. */
+  readonly failed: Promise<never>;
+  private readonly stack: Stack;
+  private readonly rtrs: RtrsServer;
+  private readonly open: readonly OpenVolume[];
+
+  private constructor(
+    options: ServerHostOptions,
+    stack: Stack,
+    open: readonly OpenVolume[],
+    failure: Failure,
+  ) {
+    this.stack = stack;
+    this.failed = failure.promise;
+    this.addresses = options.addresses;
+    this.port = options.port;
+    this.backend = stack.backend;
+    this.open = open;
+    const rnbd = new RnbdServer();
+    for (const { spec, device, epoch } of this.open) {
+      rnbd.addVolume(spec.name, device, { readOnly: spec.readOnly, epoch });
+    }
+    this.rtrs = new RtrsServer(
+      { context: stack.context, cm: stack.cm, memory: stack.memory, random: stack.random.fork("rtrs") },
+      {
+        addresses: options.addresses,
+        port: options.port,
+        queueDepth: options.queueDepth,
+        chunkBytes: options.chunkBytes,
+        sessionCountMax: options.sessionCountMax,
+        alwaysInvalidate: options.alwaysInvalidate,
+      },
+      rnbd,
+    );
+    this.memoryBytesMax = this.rtrs.memoryBytesMax;
+    this.volumes = this.open.map(({ spec, device }) => ({
+      name: spec.name,
+      path: spec.path,
+      sizeBytes: device.limits.sizeBytes,
+      readOnly: device.limits.readOnly,
+    }));
+    stack.lane.add(this.rtrs);
+    stack.lane.add(rnbd);
+  }
+
+  /**
+   * Opens the volumes, binds the addresses and listens.
+   * @throws FarpageError as `Stack.open` and `openVolumes` do.
+   */
+  static async start(options: ServerHostOptions): Promise<ServerHost> {
+    const failure = new Failure();
+    const stack = await Stack.open({
+      addresses: options.addresses,
+      log: options.log,
+      onFailure: (error) => failure.fail(error),
+      ...(options.backend === undefined ? {} : { backend: options.backend }),
+    });
+    let open: readonly OpenVolume[] = [];
+    try {
+      open = await openVolumes(options.volumes, stack);
+      return new ServerHost(options, stack, open, failure);
+    } catch (error) {
+      for (const { device } of open) device.close();
+      await stack.close();
+      throw error;
+    }
+  }
+
+  /** Finishes the requests under way, ends the sessions, makes everything durable and closes the files. */
+  async close(): Promise<void> {
+    this.rtrs.close();
+    this.stack.lane.wake();
+    await this.stack.until(() => this.rtrs.isClosed, CLOSE_TIMEOUT_MS);
+    await Promise.all(this.open.map(({ device }) => this.stack.flush(device)));
+    await this.stack.lane.stop();
+    for (const { device } of this.open) device.close();
+    await this.stack.close();
+  }
+}

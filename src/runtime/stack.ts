@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// One host's stack on a real network: the floors from the socket to the connection manager, wired to
+// `os/` and run by a lane.
+
+import { errnoName, FarpageError, type IpAddress } from "../base/index.js";
+import { BLOCK_OPERATION, type BlockDevice, BlockRequest } from "../block/index.js";
+import { ConnectionManager } from "../cm/index.js";
+import {
+  type Backend,
+  type BackendChoice,
+  nativeCrc32,
+  type OsLink,
+  type OsMemorySource,
+  openLink,
+  openMemorySource,
+  openPoller,
+  type Poller,
+  SystemRandom,
+} from "../os/index.js";
+import { Device } from "../transport/index.js";
+import { Context } from "../verbs/index.js";
+import { Lane } from "./lane.js";
+import type { Log } from "./log.js";
+
+export interface StackOptions {
+  /** Local addresses, at least one. */
+  readonly addresses: readonly IpAddress[];
+  /** `"node"` forces the fallback without foreign calls; default `"auto"`. */
+  readonly backend?: BackendChoice;
+  readonly log: Log;
+  /** Told when the stack failed by a bug; it has stopped by then. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** A running stack. Everything in it ends with `close`. */
+export class Stack {
+  readonly addresses: readonly IpAddress[];
+  readonly backend: Backend;
+  readonly random = new SystemRandom();
+  readonly poller: Poller;
+  readonly memory: OsMemorySource;
+  readonly link: OsLink;
+  readonly device: Device;
+  readonly context: Context;
+  readonly cm: ConnectionManager;
+  readonly lane: Lane;
+
+  private constructor(options: StackOptions, poller: Poller, link: OsLink) {
+    this.addresses = options.addresses;
+    this.poller = poller;
+    this.link = link;
+    this.backend = link.backend;
+    this.memory = openMemorySource({ backend: link.backend });
+    this.device = new Device({
+      addresses: link.addresses,
+      linkMtus: link.linkMtus,
+      random: this.random.fork("device"),
+      crc32: nativeCrc32,
+      windowBytes: link.receiveBufferBytes,
+    });
+    this.context = new Context(this.device);
+    this.cm = new ConnectionManager({
+      context: this.context,
+      memory: this.memory,
+      random: this.random.fork("cm"),
+    });
+    this.lane = new Lane({
+      poller,
+      link,
+      device: this.device,
+      txBytes: this.memory.allocate(Lane.txBytes).bytes,
+      onFailure: options.onFailure,
+    });
+    this.lane.add(this.cm);
+  }
+
+  /**
+   * Binds the addresses' ports and starts the lane.
+   * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE, EACCES with what to do about it.
+   */
+  static async open(options: StackOptions): Promise<Stack> {
+    const backend = options.backend ?? "auto";
+    const poller = openPoller(backend);
+    try {
+      const link = await openLink({
+        addresses: options.addresses.map(String),
+        poller,
+        backend,
+        onNotice: (text) => options.log.warn(text),
+      });
+      if (link.limitation !== null) options.log.warn(link.limitation);
+      const stack = new Stack(options, poller, link);
+      stack.lane.start();
+      return stack;
+    } catch (error) {
+      poller.close();
+      throw error;
+    }
+  }
+
+  /** Waits, while the lane runs, until `condition` holds or the time is over. @returns whether it holds. */
+  async until(condition: () => boolean, timeoutMs: number): Promise<boolean> {
+    const endMs = performance.now() + timeoutMs;
+    while (!condition()) {
+      if (performance.now() > endMs) return false;
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    return true;
+  }
+
+  /**
+   * Flushes a block device whose machine the lane runs.
+   * @throws FarpageError with the device's errno when its data could not be made durable.
+   */
+  flush(device: BlockDevice): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const request = new BlockRequest(
+        {
+          onBlockComplete: ({ errno }) => {
+            if (errno === 0) return resolve();
+            const name = errnoName(errno);
+            reject(new FarpageError(name, `${device.name}: the last flush failed: ${name}`));
+          },
+        },
+        0,
+      );
+      request.operation = BLOCK_OPERATION.FLUSH;
+      device.submit(request);
+      this.lane.wake();
+    });
+  }
+
+  /** Says goodbye on every connection, stops the lane and frees everything. */
+  async close(): Promise<void> {
+    this.cm.close();
+    await this.lane.stop();
+    this.context.close();
+    this.link.close();
+    this.poller.close();
+    this.memory.close();
+  }
+}
