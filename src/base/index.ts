@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT
 export { assert, unreachable } from "./assert.js";
-export { CRC32_TABLES, type Crc32, updateCrc32, updateCrc32Byte } from "./crc32.js";
+export {
+  CRC32_TABLES,
+  type Crc32,
+  updateCrc32,
+  updateCrc32Byte,
+  updateCrc32View,
+} from "./crc32.js";
 export { ERRNO, type ErrnoName, errnoName } from "./errno.js";
 export { FarpageError } from "./errors.js";
 export { IpAddress } from "./ip.js";

@@ -21,6 +21,7 @@ import {
   type IpAddress,
   updateCrc32,
   updateCrc32Byte,
+  updateCrc32View,
 } from "../base/index.js";
 import { BTH_BYTES } from "./bth.js";
 import { ICRC_SOLVABLE_BYTES_MAX, solveHeaderDifference } from "./icrc-solver.js";
@@ -261,7 +262,7 @@ export class IcrcEngine {
     const start = offset + BTH_BYTES;
     const end = offset + length - ICRC_BYTES;
     return end - start < this.longBytesMin
-      ? ~updateCrc32(bytes, start, end, r)
+      ? ~updateCrc32View(view, start, end, r)
       : ~this.longCrc32(bytes, start, end, r);
   }
 
