@@ -29,7 +29,7 @@ export function carryOf(low: number, addend: number): number {
  * becomes an offset inside a region.
  */
 export function offsetFrom(aHigh: number, aLow: number, bHigh: number, bLow: number): number {
-  const high = aHigh - bHigh;
-  const difference = high * TWO_32 + (aLow - bLow);
-  return high < 0 || high >= 0x20_0000 || difference < 0 ? -1 : difference;
+  // Beyond 2^53 the sum is rounded, but never to below it.
+  const difference = (aHigh - bHigh) * TWO_32 + (aLow - bLow);
+  return difference < 0 || difference > Number.MAX_SAFE_INTEGER ? -1 : difference;
 }
