@@ -53,7 +53,7 @@ export async function openDgramLink(options: NativeLinkOptions): Promise<DgramLi
 function bindSocket(address: IpAddress, port: number, bufferValue: number): Promise<Socket> {
   const socket = createSocket({
     type: address.family === 4 ? "udp4" : "udp6",
-    ipv6Only: true,
+    ipv6Only: address.family === 6,
     // Destinations are addresses: nothing to look up, so the datagram leaves in the same turn.
     lookup: (host, _options, callback) => callback(null, host, address.family),
   });

@@ -75,7 +75,7 @@ export interface LinkOptions {
   readonly poller: Poller;
   /** UDP port, 4791 by default; 0 lets the system choose (tests). */
   readonly port?: number;
-  /** Wanted for the receive buffers, in bytes of payload; by default what the system grants, up to 16 MiB. */
+  /** Wanted for the receive buffers, in bytes of payload; by default what the system grants, up to 8 MiB. */
   readonly receiveBufferBytes?: number;
   /** Bursts that one `receive` brings at most, each 64 KiB of memory; 16 by default. */
   readonly burstCount?: number;

@@ -31,6 +31,8 @@ const TEXTS: Readonly<Record<string, string>> = {
   EROFS: "the file system is read-only",
   EISDIR: "it is a directory",
   EIO: "input/output error",
+  ENOTFOUND: "no such host",
+  EAI_AGAIN: "the name service does not answer",
 };
 
 function describe(name: string): string {
@@ -44,7 +46,7 @@ function describe(name: string): string {
  */
 export function nodeFailure(what: string, error: unknown): Error {
   const code = (error as NodeJS.ErrnoException | null)?.code;
-  if (typeof code !== "string" || !/^E[A-Z0-9]+$/.test(code)) {
+  if (typeof code !== "string" || !/^E[A-Z0-9_]+$/.test(code)) {
     return error instanceof Error ? error : new Error(String(error));
   }
   return new FarpageError(code, `could not ${what}: ${describe(code)}`, { cause: error });

@@ -11,7 +11,7 @@ import { RECEIVE_PAYLOAD_FRACTION } from "./udp-socket.js";
 /** RoCEv2's UDP port (IANA "roce"). */
 const ROCE_PORT = 4791;
 /** Asked for where nobody says how much: several bursts of several peers. */
-const RECEIVE_BUFFER_BYTES_DEFAULT = 16 * 1024 * 1024;
+const RECEIVE_BUFFER_BYTES_DEFAULT = 8 * 1024 * 1024;
 /** SO_RCVBUF is a positive int that the kernel doubles. */
 const RECEIVE_BUFFER_VALUE_MAX = 0x3fff_ffff;
 /** Below this the window that a peer may fill is too small for the speed of a fast network. */

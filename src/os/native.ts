@@ -110,7 +110,7 @@ export interface NativeBlock {
 
 /** libuv's watch on one descriptor. The callback runs outside any scope of Node's: do next to nothing. */
 export interface LoopWatch {
-  start(options: { readable: boolean }, callback: () => void): void;
+  start(options: { readable: boolean; writable?: boolean }, callback: () => void): void;
   stop(): void;
   close(): void;
 }
