@@ -1,1 +1,54 @@
-export {};
+// SPDX-License-Identifier: MIT
+// `npm run bench -- [rdma|block]... [--rounds N] [--json FILE] [--backend B]`
+
+import { writeFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
+import { parseArgs } from "node:util";
+import { blockComparisons } from "./block.js";
+import { type Comparison, compare, type Row, table } from "./ratio.js";
+import { rdmaComparisons } from "./rdma.js";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rounds: { type: "string", default: "5" },
+    json: { type: "string" },
+    backend: { type: "string", default: "auto" },
+    only: { type: "string" },
+  },
+});
+const rounds = Number(values.rounds);
+const groups = positionals.length === 0 ? ["rdma", "block"] : positionals;
+const machine = {
+  cpu: cpus()[0]?.model ?? "unknown",
+  cores: cpus().length,
+  memoryGiB: Math.round(totalmem() / 2 ** 30),
+  kernel: release(),
+  node: process.version,
+};
+const rows: Row[] = [];
+
+async function measure(comparisons: readonly Comparison[]): Promise<void> {
+  const chosen = comparisons.filter((one) => one.figure.includes(values.only ?? ""));
+  for (const comparison of chosen) {
+    process.stderr.write(`${comparison.figure} ...\n`);
+    rows.push(...(await compare(comparison, rounds)));
+  }
+}
+
+if (groups.includes("rdma")) await measure(rdmaComparisons(values.backend));
+if (groups.includes("block")) {
+  const { comparisons, close } = await blockComparisons(values.backend);
+  try {
+    await measure(comparisons);
+  } finally {
+    await close();
+  }
+}
+const title =
+  `${machine.cores} cores of ${machine.cpu}, ${machine.memoryGiB} GiB, Linux ${machine.kernel}, ` +
+  `Node ${machine.node}; medians of ${rounds} alternating runs`;
+process.stdout.write(`${title}\n\n${table(rows)}\n`);
+if (values.json !== undefined) {
+  writeFileSync(values.json, `${JSON.stringify({ machine, rounds, rows }, null, 2)}\n`);
+}

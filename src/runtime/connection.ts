@@ -148,8 +148,7 @@ export class Connection implements Machine, AsyncDisposable {
     readonly immediate?: number;
   }): Promise<void> {
     const { immediate } = options;
-    const opcode =
-      immediate === undefined ? WR_OPCODE.RDMA_WRITE : WR_OPCODE.RDMA_WRITE_WITH_IMM;
+    const opcode = immediate === undefined ? WR_OPCODE.RDMA_WRITE : WR_OPCODE.RDMA_WRITE_WITH_IMM;
     this.fillRemote(opcode, options.from, options.to);
     this.sendRequest.immediate = (immediate ?? 0) >>> 0;
     await this.submit();

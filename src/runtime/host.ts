@@ -5,13 +5,13 @@
 import { FarpageError, IpAddress, type Machine, type Memory } from "../base/index.js";
 import type { CmEvent, CmId, EventChannel, Listener } from "../cm/index.js";
 import type { BackendChoice } from "../os/index.js";
-import { type CompletionQueue, Context, type ProtectionDomain, WorkCompletion } from "../verbs/index.js";
 import {
-  Connection,
-  connectError,
-  createQueues,
-  type QueueSizes,
-} from "./connection.js";
+  type CompletionQueue,
+  Context,
+  type ProtectionDomain,
+  WorkCompletion,
+} from "../verbs/index.js";
+import { Connection, connectError, createQueues, type QueueSizes } from "./connection.js";
 import { Failure } from "./failure.js";
 import { type Log, SILENT_LOG } from "./log.js";
 import { Stack } from "./stack.js";
@@ -161,7 +161,9 @@ export class Host implements AsyncDisposable {
     const queues = createQueues(options.pd, options);
     try {
       event.id.bindQp(queues.qp);
-      event.id.accept(options.privateData === undefined ? {} : { privateData: options.privateData });
+      event.id.accept(
+        options.privateData === undefined ? {} : { privateData: options.privateData },
+      );
       await this.answerOf(event.id, `${event.id.remoteAddress}`);
       return this.adopt(queues, event.id, event.privateData);
     } catch (error) {

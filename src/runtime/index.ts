@@ -2,6 +2,13 @@
 export { FarpageError, IpAddress, type Memory } from "../base/index.js";
 export { AttachHost, type AttachHostOptions } from "./attach-host.js";
 export {
+  BENCH_TEST,
+  type BenchResult,
+  type BenchRun,
+  runBenchTest,
+  startBenchResponder,
+} from "./bench/index.js";
+export {
   Connection,
   type LocalRange,
   type QueueSizes,
@@ -29,10 +36,3 @@ export {
   type RnbdUri,
   type VolumeSpec,
 } from "./uri.js";
-export {
-  BENCH_TEST,
-  type BenchResult,
-  type BenchRun,
-  runBenchTest,
-  startBenchResponder,
-} from "./bench/index.js";

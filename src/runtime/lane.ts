@@ -120,13 +120,17 @@ export class Lane {
         }
         this.counters.idleTurns++;
         const waitNs = this.deadlineNs() - nowNs;
-        if (waitNs > 0 && nowNs - this.quietSinceNs > LINGER_NS) return this.sleep(waitNs);
+        if (waitNs > 0 && nowNs - this.quietSinceNs > LINGER_NS) {
+          this.sleep(waitNs);
+          return;
+        }
         if (waitNs > 0) this.poller.waitBriefly(waitNs);
         else this.poller.poll();
         break;
       }
     } catch (error) {
-      return this.fail(error);
+      this.fail(error);
+      return;
     }
     if (this.state === "running") setImmediate(this.step);
     else this.finish();
@@ -149,7 +153,8 @@ export class Lane {
     try {
       this.turn(monotonicNs());
     } catch (error) {
-      return this.fail(error);
+      this.fail(error);
+      return;
     }
     this.state = "stopped";
     this.stopped?.();
@@ -191,7 +196,12 @@ export class Lane {
       const end = burst.offset + burst.length;
       for (let offset = burst.offset; offset < end; offset += burst.segmentLength) {
         const left = end - offset;
-        device.onPacket(nowNs, burst, offset, left < burst.segmentLength ? left : burst.segmentLength);
+        device.onPacket(
+          nowNs,
+          burst,
+          offset,
+          Math.min(left, burst.segmentLength),
+        );
       }
     }
     return burstCount > 0;

@@ -67,7 +67,12 @@ export class ServerHost {
       rnbd.addVolume(spec.name, device, { readOnly: spec.readOnly, epoch });
     }
     this.rtrs = new RtrsServer(
-      { context: stack.context, cm: stack.cm, memory: stack.memory, random: stack.random.fork("rtrs") },
+      {
+        context: stack.context,
+        cm: stack.cm,
+        memory: stack.memory,
+        random: stack.random.fork("rtrs"),
+      },
       {
         addresses: options.addresses,
         port: options.port,

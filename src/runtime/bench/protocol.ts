@@ -53,7 +53,10 @@ export function decodeBenchRequest(bytes: Uint8Array): BenchRequest {
   const test = view.getUint32(4) as BenchTest;
   const messageBytes = view.getUint32(8);
   if (!Object.values(BENCH_TEST).includes(test) || messageBytes > BENCH_MEMORY_BYTES) {
-    throw new FarpageError("EPROTO", "the peer asks for a benchmark that this version doesn't have");
+    throw new FarpageError(
+      "EPROTO",
+      "the peer asks for a benchmark that this version doesn't have",
+    );
   }
   return { test, messageBytes, rkey: view.getUint32(12), address: view.getFloat64(16) };
 }

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT
-import { SEND_FLAG, type MemoryRegion, type SendWorkRequest, type WrOpcode } from "../../verbs/index.js";
+import {
+  type MemoryRegion,
+  SEND_FLAG,
+  type SendWorkRequest,
+  type WrOpcode,
+} from "../../verbs/index.js";
 
 /** One signalled request over `length` bytes of `mr` from `offset` on; the remote side is the caller's. */
 export function fillRemote(
