@@ -46,6 +46,8 @@ export class NbdCounters {
   readonly requests: Float64Array = new Float64Array(9);
   /** Requests answered with an error. */
   requestErrors = 0;
+  /** Block requests made of them. */
+  blockRequests = 0;
   /** Options refused. */
   optionErrors = 0;
   /** Payload of successful READs and WRITEs. */

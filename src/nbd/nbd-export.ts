@@ -2,7 +2,7 @@
 // What an NBD server serves: block devices by name. An export is the one place where requests of all
 // connections meet, so it keeps to the device's queue depth.
 
-import { assert, encodeUtf8, FarpageError, ObjectRing } from "../base/index.js";
+import { assert, decodeUtf8, encodeUtf8, FarpageError, ObjectRing } from "../base/index.js";
 import type { BlockDevice, BlockRequest } from "../block/index.js";
 import { NBD_STRING_BYTES_MAX, NBD_TRANSMISSION_FLAG } from "../wire/index.js";
 
@@ -135,6 +135,13 @@ export class NbdExports {
     if (name !== "") return null;
     for (const first of this.byName.values()) return first;
     return null;
+  }
+
+  /** The same for a name as it came in, which need not even be UTF-8: `bytes[start .. end)`. */
+  find(bytes: Uint8Array, start: number, end: number): NbdExport | null {
+    if (end - start > NBD_STRING_BYTES_MAX) return null;
+    const name = decodeUtf8(bytes, start, end);
+    return name === null ? null : this.get(name);
   }
 
   list(): NbdExport[] {

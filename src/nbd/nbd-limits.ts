@@ -15,7 +15,7 @@ export interface NbdLimits {
   readonly inlineBytes: number;
   /** Buffers per connection for the parts of longer READs and WRITEs. 4 .. 4,096. */
   readonly segmentCount: number;
-  /** Size of such a part; a multiple of 4,096, at least `inlineBytes`. */
+  /** Size of such a part; a multiple of 4,096, at least 65,536 and `inlineBytes`. */
   readonly segmentBytes: number;
   /** Bytes taken from a socket at once, and the longest option understood; a multiple of 4,096. */
   readonly stagingBytes: number;
@@ -37,6 +37,8 @@ export const NBD_LIMITS_DEFAULT: NbdLimits = {
 };
 
 const PAGE_BYTES = 4096;
+/** The largest block that a device can have is a part of its own. */
+const SEGMENT_BYTES_MIN = 65_536;
 /** Room for the longest single reply of the handshake: two strings of 4,096 bytes and headers. */
 const HANDSHAKE_REPLY_BYTES = 12_288;
 
@@ -50,7 +52,7 @@ export function nbdLimits(limits: Partial<NbdLimits>): NbdLimits {
   checkRange(merged, "requestCountMax", 1, 4096);
   checkRange(merged, "segmentCount", 4, 4096);
   checkPages(merged, "inlineBytes", PAGE_BYTES, 1 << 20);
-  checkPages(merged, "segmentBytes", merged.inlineBytes, 1 << 25);
+  checkPages(merged, "segmentBytes", Math.max(merged.inlineBytes, SEGMENT_BYTES_MIN), 1 << 25);
   checkPages(merged, "stagingBytes", 2 * PAGE_BYTES, 1 << 24);
   checkRange(merged, "requestBytesMax", 65_536, 1 << 30);
   if ((merged.requestBytesMax & (merged.requestBytesMax - 1)) !== 0) {
