@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
 export { RNBD_ACCESS, type RnbdAccess } from "../wire/index.js";
 export {
+  type OpenCallback,
+  RnbdClient,
+  type RnbdClientOptions,
+  type RtrsSession,
+} from "./rnbd-client.js";
+export { RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
+export {
   type OpenAttempt,
   type OpenInfo,
   RnbdServer,

@@ -1,0 +1,543 @@
+// SPDX-License-Identifier: MIT
+// The RNBD client: one session with a server, and the devices opened in it.
+//
+// When the session is up, SESS_INFO goes first, then OPEN for every device that is not open, one at a
+// time on a permit kept for that; then the I/O that was in flight when the session was lost, then what
+// has been waiting. Device ids end with a session, so I/O can't go on before its device is open again.
+// A device that the server refuses to open again is asked for once in a while, and its I/O waits;
+// other devices go on.
+
+import {
+  assert,
+  ERRNO,
+  errnoName,
+  FarpageError,
+  type Machine,
+  type Memory,
+  type MemorySource,
+} from "../base/index.js";
+import {
+  type ClientRequest,
+  RtrsClient,
+  type RtrsClientOptions,
+  type RtrsClientUser,
+  type RtrsEnvironment,
+} from "../rtrs/index.js";
+import {
+  isRnbdName,
+  RNBD_CLOSE_BYTES,
+  RNBD_OPEN_BYTES,
+  RNBD_OPEN_RSP_BYTES,
+  RNBD_SECTOR_BYTES,
+  RNBD_SESS_INFO_BYTES,
+  RNBD_VERSION_MAJOR,
+  type RnbdAccess,
+  readRnbdOpenResponse,
+  writeRnbdClose,
+  writeRnbdOpen,
+  writeRnbdSessInfo,
+} from "../wire/index.js";
+import { CommandPool, RnbdCommand } from "./rnbd-command.js";
+import { type DeviceHost, ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
+
+export interface RnbdClientOptions extends RtrsClientOptions {
+  /**
+   * How long I/O waits while its device is not reachable; then it fails with ETIMEDOUT, and so does
+   * new I/O at once until the device is back. Default Infinity.
+   */
+  readonly ioTimeoutNs?: number;
+  /** Largest READ and WRITE that devices take, split as the session demands. Default 32 MiB. */
+  readonly transferBytesMax?: number;
+  /** How often to ask for a device that the server would not open again. Default 1 s. */
+  readonly reopenDelayNs?: number;
+}
+
+/** What `RnbdClient` uses of `RtrsClient`. */
+export type RtrsSession = Pick<
+  RtrsClient,
+  | "state"
+  | "queueDepth"
+  | "maxIoBytes"
+  | "connect"
+  | "close"
+  | "acquire"
+  | "acquireReserved"
+  | "submitRead"
+  | "submitWrite"
+  | "release"
+  | "reissue"
+  | "failWaiting"
+  | "registerMemory"
+  | "unregisterMemory"
+  | "pump"
+  | "deadlineNs"
+  | "checkInvariants"
+>;
+
+/** Hears how an `open` went: exactly one of the two is null. */
+export type OpenCallback = (error: FarpageError | null, device: RnbdDevice | null) => void;
+
+interface Admin {
+  readonly kind: "SESS_INFO" | "OPEN" | "CLOSE";
+  readonly device: RnbdDevice | null;
+}
+
+const TRANSFER_BYTES_MAX = 32 << 20;
+const REOPEN_DELAY_NS = 1e9;
+/** Room for the response of one admin request; there is one at a time. */
+const ADMIN_BYTES = 4096;
+const CANCELED = "the session was closed before the volume was open";
+/** What RTRS completes a request with when its connection is lost, or there is none. */
+const LOST_ERRNOS: readonly number[] = [ERRNO.ECONNRESET, ERRNO.ENOTCONN, ERRNO.ECONNABORTED];
+
+export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
+  /** The session is up, for the first time or again; the session is lost, and will be tried again. */
+  onUp: (() => void) | null = null;
+  onDown: (() => void) | null = null;
+  /** The session has failed for good: every open and every I/O fails. */
+  onFailed: ((error: FarpageError) => void) | null = null;
+  readonly commands = new CommandPool();
+  readonly transferBytesMax: number;
+  private readonly rtrs: RtrsSession;
+  private readonly memorySource: MemorySource;
+  private readonly adminMemory: Memory;
+  private readonly memories = new Set<Memory>();
+  private readonly devices: RnbdDevice[] = [];
+  private readonly callbacks = new Map<RnbdDevice, OpenCallback>();
+  private readonly ioTimeoutNs: number;
+  private readonly reopenDelayNs: number;
+  /** The device that sent last, for a fair turn. */
+  private cursor = 0;
+  private admin: Admin | null = null;
+  /** Something for `runAdmin` has come up outside `pump`. */
+  private adminDue = false;
+  private isUp = false;
+  private wasUp = false;
+  /** In this connection of the session: SESS_INFO answered; every device tried, I/O released. */
+  private infoDone = false;
+  private flowing = false;
+  private failure: FarpageError | null = null;
+  private closing = false;
+  /** RTRS has been told to close; and has, so that the memory is given back. */
+  private ended = false;
+  private freed = false;
+  private nowNs = 0;
+  /** While down: since when. Infinity: up, or I/O in flight has been failed already. */
+  private downSinceNs = Infinity;
+  private pumping = false;
+
+  /**
+   * Doesn't connect yet.
+   * @param createSession for tests: something else that behaves like `RtrsClient`.
+   * @throws FarpageError EINVAL for options that can't be, ENOMEM.
+   */
+  constructor(
+    environment: RtrsEnvironment,
+    options: RnbdClientOptions,
+    createSession: (user: RtrsClientUser) => RtrsSession = (user) =>
+      new RtrsClient(environment, options, user),
+  ) {
+    this.transferBytesMax = options.transferBytesMax ?? TRANSFER_BYTES_MAX;
+    this.ioTimeoutNs = options.ioTimeoutNs ?? Infinity;
+    this.reopenDelayNs = options.reopenDelayNs ?? REOPEN_DELAY_NS;
+    this.rtrs = createSession(this);
+    this.memorySource = environment.memory;
+    this.adminMemory = environment.memory.allocate(ADMIN_BYTES);
+    this.rtrs.registerMemory(this.adminMemory);
+  }
+
+  /** Whether the session is connected now. */
+  get isConnected(): boolean {
+    return this.isUp;
+  }
+
+  /** Everything is given back: after `close`, or a failure for good and `close`. */
+  get isClosed(): boolean {
+    return this.freed;
+  }
+
+  get queueDepth(): number {
+    return this.rtrs.queueDepth;
+  }
+
+  get partBytesMax(): number {
+    return this.rtrs.maxIoBytes - (this.rtrs.maxIoBytes % RNBD_SECTOR_BYTES);
+  }
+
+  connect(): void {
+    this.rtrs.connect();
+  }
+
+  /** Makes memory known to the session: READ and WRITE take no other. */
+  registerMemory(memory: Memory): void {
+    if (this.memories.has(memory)) return;
+    this.rtrs.registerMemory(memory);
+    this.memories.add(memory);
+  }
+
+  /** Preconditions: no request in flight names `memory`. */
+  unregisterMemory(memory: Memory): void {
+    if (this.memories.delete(memory)) this.rtrs.unregisterMemory(memory);
+  }
+
+  /**
+   * Opens a volume of the server. Waits while the session is not up.
+   *
+   * @param callback called once, from `pump`. Errors: the server's, by errno name (ENOENT: no such
+   *   volume; EPERM: somebody else has it open for writing; EROFS; EACCES), EPROTO for a device that
+   *   can't be, ECANCELED when the client is closed meanwhile, the session's failure.
+   * @throws FarpageError EINVAL for a name that can't travel; EEXIST when the device is open already.
+   */
+  open(name: string, access: RnbdAccess, callback: OpenCallback): void {
+    assert(!this.closing, "a closed client opens nothing");
+    if (!isRnbdName(name)) {
+      throw new FarpageError("EINVAL", `"${name}" is no volume name (1 to 254 bytes)`);
+    }
+    if (this.devices.some((device) => device.name === name)) {
+      throw new FarpageError("EEXIST", `volume "${name}" is open in this session already`);
+    }
+    const device = new RnbdDevice(this, name, access);
+    this.devices.push(device);
+    this.callbacks.set(device, callback);
+    this.adminDue = true;
+  }
+
+  /**
+   * Closes the session: devices first, then the connections; `isClosed` tells when it is over.
+   * Preconditions: no request is in flight.
+   */
+  close(): void {
+    if (this.closing) return;
+    this.closing = true;
+    this.adminDue = true;
+    for (const device of [...this.devices]) {
+      if (device.state !== "OPENING") device.close();
+    }
+  }
+
+  pump(nowNs: number): void {
+    assert(!this.pumping, "pump is not re-entered");
+    this.pumping = true;
+    this.nowNs = nowNs;
+    this.rtrs.pump(nowNs);
+    this.fireTimeouts();
+    this.runAdmin();
+    this.dispatch();
+    for (let i = 0; i < this.devices.length; i++) (this.devices[i] as RnbdDevice).deliver();
+    if (this.closing && !this.freed) this.runClose();
+    this.pumping = false;
+  }
+
+  deadlineNs(): number {
+    if (this.adminDue || (this.failure !== null && this.callbacks.size > 0)) return 0;
+    let deadlineNs = this.rtrs.deadlineNs();
+    if (this.downSinceNs !== Infinity) {
+      deadlineNs = Math.min(deadlineNs, this.downSinceNs + this.ioTimeoutNs);
+    }
+    for (let i = 0; i < this.devices.length; i++) {
+      const device = this.devices[i] as RnbdDevice;
+      if (device.isDue) return 0;
+      if (device.state === "REOPENING" && !device.isFailing) {
+        deadlineNs = Math.min(deadlineNs, device.suspendedNs + this.ioTimeoutNs);
+      }
+      if (this.isUp && this.admin === null && wantsOpen(device)) {
+        deadlineNs = Math.min(deadlineNs, device.attemptNs);
+      }
+    }
+    return deadlineNs;
+  }
+
+  checkInvariants(): void {
+    this.rtrs.checkInvariants();
+    for (const device of this.devices) {
+      device.checkInvariants();
+      assert(device.state !== "OPEN" || this.isUp, "a device is open in a session only");
+    }
+    assert(!this.flowing || this.infoDone, "I/O flows behind SESS_INFO");
+    assert(!this.infoDone || this.isUp, "SESS_INFO is said in a session");
+  }
+
+  // ----------------------------------------------------------------------- the devices' side
+
+  hasMemory(memory: Memory): boolean {
+    return this.memories.has(memory);
+  }
+
+  acquire(): ClientRequest | null {
+    return this.rtrs.acquire();
+  }
+
+  send(permit: ClientRequest, command: RnbdCommand): void {
+    command.fill(permit);
+    if (command.isRead) this.rtrs.submitRead(permit, command.dataLength);
+    else this.rtrs.submitWrite(permit, command.dataLength);
+  }
+
+  /** One command of each device in turn, until there are no permits or nothing is left to send. */
+  dispatch(): void {
+    if (!this.flowing) return;
+    const count = this.devices.length;
+    for (let idle = 0; idle < count; ) {
+      this.cursor = this.cursor + 1 < count ? this.cursor + 1 : 0;
+      const issue = (this.devices[this.cursor] as RnbdDevice).issueOne();
+      if (issue === ISSUE.NO_PERMIT) {
+        // Its turn is not over.
+        this.cursor = this.cursor > 0 ? this.cursor - 1 : count - 1;
+        return;
+      }
+      idle = issue === ISSUE.ISSUED ? 0 : idle + 1;
+    }
+  }
+
+  onDeviceClose(device: RnbdDevice, state: RnbdDeviceState): void {
+    if (state === "OPEN" && this.isUp) {
+      device.state = "CLOSING";
+      this.adminDue = true;
+    } else {
+      this.forget(device);
+    }
+  }
+
+  onReopenWanted(): void {
+    this.adminDue = true;
+  }
+
+  // ------------------------------------------------------------------------- what RTRS tells
+
+  onSessionUp(): void {
+    this.isUp = true;
+    this.infoDone = false;
+    this.flowing = false;
+    this.downSinceNs = Infinity;
+    for (const device of this.devices) device.attemptNs = 0;
+    this.adminDue = true;
+    this.onUp?.();
+  }
+
+  onSessionDown(): void {
+    this.isUp = false;
+    this.infoDone = false;
+    this.flowing = false;
+    this.downSinceNs = this.nowNs;
+    for (const device of [...this.devices]) {
+      if (device.state === "OPEN") device.suspend(this.nowNs);
+      else if (device.state === "CLOSING") this.forget(device);
+    }
+    this.onDown?.();
+  }
+
+  onSessionFailed(error: FarpageError): void {
+    this.isUp = false;
+    this.infoDone = false;
+    this.flowing = false;
+    this.downSinceNs = Infinity;
+    this.failure = error;
+    for (const device of [...this.devices]) {
+      if (device.state === "OPENING") continue;
+      if (device.state === "CLOSING") this.forget(device);
+      else device.failForGood(ERRNO.EIO);
+    }
+    this.onFailed?.(error);
+  }
+
+  onRequestReissue(request: ClientRequest): number {
+    const command = request.context;
+    assert(command instanceof RnbdCommand, "only I/O is sent again");
+    const device = command.owner as RnbdDevice;
+    const errno = device.onReissue(command);
+    if (errno === 0) command.fill(request);
+    return errno;
+  }
+
+  onRequestComplete(request: ClientRequest): void {
+    const { context, errno } = request;
+    request.context = null;
+    if (!(context instanceof RnbdCommand)) {
+      this.finishAdmin(request);
+      return;
+    }
+    this.rtrs.release(request);
+    const device = context.owner as RnbdDevice;
+    if (context.parks) device.park(context);
+    else device.onCommandDone(context, errno);
+  }
+
+  onPermitAvailable(): void {
+    // `pump` sends after it has pumped RTRS, which is what calls this.
+  }
+
+  // --------------------------------------------------------------------- SESS_INFO, OPEN, CLOSE
+
+  /** Sends the next admin request that is due; lets I/O flow when there is none. */
+  private runAdmin(): void {
+    this.adminDue = false;
+    if (this.failure !== null) this.failOpens(this.failure);
+    if (!this.isUp || this.admin !== null) return;
+    if (!this.infoDone) {
+      this.sendAdmin({ kind: "SESS_INFO", device: null });
+      return;
+    }
+    for (let i = 0; i < this.devices.length; i++) {
+      const device = this.devices[i] as RnbdDevice;
+      if (device.state === "CLOSING") {
+        this.sendAdmin({ kind: "CLOSE", device });
+        return;
+      }
+      if (wantsOpen(device) && device.attemptNs <= this.nowNs && !this.closing) {
+        this.sendAdmin({ kind: "OPEN", device });
+        return;
+      }
+    }
+    if (this.flowing) return;
+    this.flowing = true;
+    if (this.wasUp) this.rtrs.reissue();
+    this.wasUp = true;
+  }
+
+  private sendAdmin(admin: Admin): void {
+    const request = this.rtrs.acquireReserved();
+    if (request === null) return; // `onPermitAvailable` comes from the pump that runs this again.
+    // It doesn't outlive the connection: what it asks for would be gone with the session.
+    request.retry = false;
+    request.context = admin;
+    request.memory = this.adminMemory;
+    request.memoryOffset = 0;
+    this.admin = admin;
+    if (admin.kind === "SESS_INFO") {
+      writeRnbdSessInfo(request.userView, 0, RNBD_VERSION_MAJOR);
+      request.userLength = RNBD_SESS_INFO_BYTES;
+      this.rtrs.submitRead(request, RNBD_SESS_INFO_BYTES);
+      return;
+    }
+    const device = admin.device as RnbdDevice;
+    if (admin.kind === "OPEN") {
+      writeRnbdOpen(request.userView, 0, device.access, device.name);
+      request.userLength = RNBD_OPEN_BYTES;
+      // The server could answer with nothing: an old answer must not pass for it.
+      this.adminMemory.bytes.fill(0, 0, RNBD_OPEN_RSP_BYTES);
+      this.rtrs.submitRead(request, RNBD_OPEN_RSP_BYTES);
+    } else {
+      writeRnbdClose(request.userView, 0, device.deviceId);
+      request.userLength = RNBD_CLOSE_BYTES;
+      this.rtrs.submitWrite(request, 0);
+    }
+  }
+
+  private finishAdmin(request: ClientRequest): void {
+    const { kind, device } = this.admin as Admin;
+    const { errno } = request;
+    this.admin = null;
+    this.adminDue = true;
+    this.rtrs.release(request);
+    // Linux's server doesn't insist on SESS_INFO; neither does farpage on its success.
+    if (kind === "SESS_INFO") this.infoDone = this.isUp;
+    else if (kind === "OPEN") this.finishOpen(device as RnbdDevice, errno);
+    else if (device?.state === "CLOSING") this.forget(device);
+  }
+
+  private finishOpen(device: RnbdDevice, errno: number): void {
+    const isFirst = device.state === "OPENING";
+    device.reopenWanted = false;
+    if (errno !== 0 && isFirst && !LOST_ERRNOS.includes(errno)) {
+      this.answerOpen(device, openError(device.name, errno));
+    } else if (errno !== 0 || !this.isUp) {
+      // The next session tries at once.
+      device.attemptNs = this.nowNs + this.reopenDelayNs;
+    } else {
+      this.adopt(device, isFirst);
+    }
+  }
+
+  private adopt(device: RnbdDevice, isFirst: boolean): void {
+    if (device.state === "CLOSING" || device.state === "CLOSED") return;
+    if (isFirst && this.closing) {
+      this.answerOpen(device, new FarpageError("ECANCELED", CANCELED));
+      return;
+    }
+    const response = readRnbdOpenResponse(this.adminMemory.view, 0);
+    if (response !== null && device.adopt(response)) {
+      if (isFirst) this.answerOpen(device, null);
+      return;
+    }
+    if (isFirst) {
+      const message = `the server's answer for volume "${device.name}" makes no device`;
+      this.answerOpen(device, new FarpageError("EPROTO", message));
+      return;
+    }
+    device.failForGood(ERRNO.EIO);
+  }
+
+  private answerOpen(device: RnbdDevice, error: FarpageError | null): void {
+    const callback = this.callbacks.get(device) as OpenCallback;
+    assert(callback !== undefined, "a device that opens has somebody who asked");
+    this.callbacks.delete(device);
+    if (error !== null) {
+      device.state = "CLOSED";
+      this.forget(device);
+    }
+    callback(error, error === null ? device : null);
+  }
+
+  private failOpens(error: FarpageError): void {
+    for (const device of [...this.callbacks.keys()]) {
+      if (this.admin?.device !== device) this.answerOpen(device, error);
+    }
+  }
+
+  private forget(device: RnbdDevice): void {
+    const index = this.devices.indexOf(device);
+    assert(index >= 0, "a device is forgotten once");
+    device.state = "CLOSED";
+    this.devices.splice(index, 1);
+    this.cursor = 0;
+  }
+
+  // ------------------------------------------------------------------------ timeouts and the end
+
+  private fireTimeouts(): void {
+    if (this.nowNs >= this.downSinceNs + this.ioTimeoutNs) {
+      this.downSinceNs = Infinity;
+      this.rtrs.failWaiting(ERRNO.ETIMEDOUT);
+    }
+    for (let i = 0; i < this.devices.length; i++) {
+      const device = this.devices[i] as RnbdDevice;
+      if (device.state !== "REOPENING" || device.isFailing) continue;
+      if (this.nowNs >= device.suspendedNs + this.ioTimeoutNs) device.fail(ERRNO.ETIMEDOUT);
+    }
+  }
+
+  private runClose(): void {
+    this.failOpens(this.failure ?? new FarpageError("ECANCELED", CANCELED));
+    if (this.admin !== null && this.isUp) return;
+    if (this.isUp && this.devices.length > 0) return;
+    if (!this.ended) {
+      this.ended = true;
+      this.rtrs.close();
+    }
+    if (this.rtrs.state !== "CLOSED") return;
+    this.freed = true;
+    this.memorySource.free(this.adminMemory);
+  }
+}
+
+/** Whether the server is to be asked for `device`, now or later. */
+function wantsOpen(device: RnbdDevice): boolean {
+  if (device.state === "OPENING" || device.state === "REOPENING") return true;
+  return device.state === "OPEN" && device.reopenWanted;
+}
+
+function openError(name: string, errno: number): FarpageError {
+  const code = errnoName(errno);
+  switch (errno) {
+    case ERRNO.ENOENT:
+      return new FarpageError(code, `the server has no volume "${name}"`);
+    case ERRNO.EPERM:
+      return new FarpageError(code, `volume "${name}" is open for writing by somebody else`);
+    case ERRNO.EACCES:
+      return new FarpageError(code, `the server doesn't let this session open volume "${name}"`);
+    case ERRNO.EROFS:
+      return new FarpageError(code, `volume "${name}" is read-only; open it with access "ro"`);
+    default:
+      return new FarpageError(code, `the server can't open volume "${name}": ${code}`);
+  }
+}
