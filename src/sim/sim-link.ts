@@ -10,6 +10,7 @@ import {
   type TxBatch,
   type TxFlow,
 } from "../transport/index.js";
+import { ROCE_PORT } from "../wire/index.js";
 import { happens } from "./chance.js";
 import { EventHeap } from "./event-heap.js";
 import type { SimNetwork } from "./sim-network.js";
@@ -69,7 +70,7 @@ export class SimLink implements Link {
     this.receiveBufferBytes = options.receiveBufferBytes ?? 4 << 20;
     this.gro = options.gro ?? "sometimes";
     this.stallRate = options.stallRate ?? 0;
-    this.sourcePort = options.sourcePort ?? 4791;
+    this.sourcePort = options.sourcePort ?? ROCE_PORT;
     this.bursts = Array.from(
       { length: options.burstCountMax ?? 8 },
       () => new RxBurst(new Uint8Array(HEADROOM_BYTES + BURST_BYTES_MAX)),

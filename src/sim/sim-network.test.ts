@@ -215,6 +215,15 @@ describe("SimNetwork", () => {
     expect(renewed.receive()).toBe(0);
   });
 
+  it("an injected packet → arrives at once with the forged source, through a partition too", () => {
+    const { network, right } = pair();
+    network.partition("left", "right");
+    network.inject(right, 0, LEFT, new Uint8Array([9, 8, 8, 9]), 1, 2);
+    expect(right.nextArrivalNs).toBe(0);
+    expect(receiveAll(right).packets).toEqual([[8, 2, true]]);
+    expect(right.bursts[0]).toMatchObject({ source3: LEFT.word3, sourcePort: 4791 });
+  });
+
   it("a gate → decides about single packets", () => {
     const { clock, network, left, right } = pair();
     let seen = 0;

@@ -6,6 +6,7 @@
 
 import { FarpageError, type IpAddress, type Random, randomBelow } from "../base/index.js";
 import type { TxFlow } from "../transport/index.js";
+import { ROCE_PORT } from "../wire/index.js";
 import { happens } from "./chance.js";
 import type { SimClock } from "./sim-clock.js";
 import { SimLink, type SimLinkOptions } from "./sim-link.js";
@@ -238,6 +239,27 @@ export class SimNetwork {
       const copy = this.copyPacket(source, target, flow, bytes, offset, length);
       target.arrive(arrivalNs + randomBelow(path.random, path.faults.reorderNs + 1), copy);
     }
+  }
+
+  /**
+   * Delivers a forged packet: it arrives at once, whatever the path does, as if sent by `source`.
+   * @param port the receiving port of `target`.
+   */
+  inject(
+    target: SimLink,
+    port: number,
+    source: IpAddress,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const packet = this.freePackets.pop() ?? new SimPacket();
+    packet.fill(bytes, offset, length);
+    packet.source = source;
+    packet.port = port;
+    packet.sourcePort = ROCE_PORT;
+    packet.trafficClass = 0;
+    target.arrive(this.clock.nowNs, packet);
   }
 
   /** Gives a packet's memory back; called by links. */
