@@ -98,6 +98,9 @@ export type PacketGate = (
  * sent, the first `length` bytes of `corrupted` what would arrive.
  */
 export type CorruptionFilter = (
+  source: IpAddress,
+  sourcePort: number,
+  destination: IpAddress,
   original: Uint8Array,
   corrupted: Uint8Array,
   length: number,
@@ -232,7 +235,7 @@ export class SimNetwork {
     const arrivalNs = this.arrivalOf(path, length);
     if (arrivalNs < 0) return;
     const packet = this.copyPacket(source, target, flow, bytes, offset, length);
-    this.damage(path, packet);
+    this.damage(path, packet, flow.destination);
     target.arrive(arrivalNs, packet);
     if (happens(path.random, path.faults.duplicateRate)) {
       this.counters.duplicated++;
@@ -298,7 +301,7 @@ export class SimNetwork {
   }
 
   /** Flips bits or cuts the packet short, as the path's rates say. */
-  private damage(path: Path, packet: SimPacket): void {
+  private damage(path: Path, packet: SimPacket, destination: IpAddress): void {
     const { random, faults } = path;
     const isCut = happens(random, faults.truncateRate) && packet.length > 1;
     const isGarbled = happens(random, faults.corruptRate);
@@ -306,8 +309,10 @@ export class SimNetwork {
     const original = packet.bytes.slice(0, packet.length);
     if (isCut) packet.length = 1 + randomBelow(random, packet.length - 1);
     if (isGarbled) garble(random, packet.bytes, packet.length);
+    const { bytes, length, sourcePort } = packet;
+    const source = packet.source as IpAddress;
     const filter = this.corruptionFilter;
-    if (filter !== null && !filter(original, packet.bytes, packet.length)) {
+    if (filter !== null && !filter(source, sourcePort, destination, original, bytes, length)) {
       packet.fill(original, 0, original.length);
       return;
     }

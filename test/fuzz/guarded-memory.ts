@@ -5,7 +5,7 @@
 import type { Memory, MemorySource } from "../../src/base/index.js";
 
 const MOAT_BYTES = 4096;
-/** Sixteen bytes that no header and no pattern of a test contains. */
+/** Fourteen bytes that no header and no pattern of a test contains. */
 const SECRET = [0xd1, 0x5e, 0xa5, 0xed, 0xba, 0x11, 0x0f, 0xf1, 0xce, 0x5a, 0xfe, 0x90, 0x0d, 0xc0];
 const SECRET_HEAD = 0xd15ea5ed;
 
