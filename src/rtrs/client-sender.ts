@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+// The hot half of the client: a request becomes one RDMA WRITE with immediate (facts page, section 7).
+// Nothing is allocated here.
+
+import { assert, carryOf, highOf, lowOf, type Memory } from "../base/index.js";
+import { ACCESS, type MemoryRegion, SendWorkRequest, WR_OPCODE } from "../verbs/index.js";
+import {
+  RTRS_DESCRIPTOR_BYTES,
+  RTRS_FLAG_NEED_INVAL,
+  RTRS_READ_HEADER_BYTES,
+  RTRS_WRITE_HEADER_BYTES,
+  rtrsRequestImmediate,
+  writeRtrsDescriptor,
+  writeRtrsReadHeader,
+  writeRtrsWriteHeader,
+} from "../wire/index.js";
+import type { ChunkTable } from "./chunk-table.js";
+import type { RegisteredMemories } from "./client-memory.js";
+import type { ClientSlot } from "./client-slot.js";
+import type { Connection } from "./connection.js";
+import type { Slab } from "./slab.js";
+
+/** Room behind a user message for the largest RTRS header. */
+export const HEADER_ROOM_BYTES = RTRS_READ_HEADER_BYTES + RTRS_DESCRIPTOR_BYTES;
+
+export class ClientSender {
+  private readonly messages: Slab;
+  private readonly memories: RegisteredMemories;
+  private readonly wr = new SendWorkRequest();
+
+  /**
+   * @param messages slots of user message and header.
+   * @param memories where the data of requests is.
+   */
+  constructor(messages: Slab, memories: RegisteredMemories) {
+    this.messages = messages;
+    this.memories = memories;
+    this.wr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
+  }
+
+  /**
+   * Sends the request of `slot`. Preconditions: `connection.hasRoom(1)`.
+   * @returns false when the connection does not take it: it is dead, and its path will hear of it.
+   */
+  issue(slot: ClientSlot, connection: Connection, chunks: ChunkTable): boolean {
+    const { isRead, permit, dataLength, userLength } = slot.request;
+    const { wr } = this;
+    if (isRead) this.prepareRead(slot);
+    else this.prepareWrite(slot);
+    // A READ leaves the part of the chunk that the server will fill (facts page, section 7.2).
+    const low = chunks.addressLows[permit] as number;
+    const skip = isRead ? dataLength : 0;
+    wr.remoteAddressHigh = ((chunks.addressHighs[permit] as number) + carryOf(low, skip)) >>> 0;
+    wr.remoteAddressLow = (low + skip) >>> 0;
+    wr.rkey = chunks.keys[permit] as number;
+    wr.immediate = rtrsRequestImmediate(permit, dataLength + userLength, chunks.shift);
+    return connection.post(wr);
+  }
+
+  private prepareWrite(slot: ClientSlot): void {
+    const { memory, memoryOffset, dataLength, userLength } = slot.request;
+    const { view } = this.messages.memory;
+    writeRtrsWriteHeader(view, slot.messageOffset + userLength, userLength);
+    const messageLength = userLength + RTRS_WRITE_HEADER_BYTES;
+    if (dataLength === 0) {
+      this.setSge(0, this.messages, slot.messageOffset, messageLength);
+      this.wr.sgeCount = 1;
+      return;
+    }
+    const region = this.regionOf(memory);
+    const data = this.wr.sges[0] as (typeof this.wr.sges)[number];
+    data.address = (memory as Memory).address + memoryOffset;
+    data.length = dataLength;
+    data.lkey = region.lkey;
+    this.setSge(1, this.messages, slot.messageOffset, messageLength);
+    this.wr.sgeCount = 2;
+  }
+
+  private prepareRead(slot: ClientSlot): void {
+    const { dataLength, userLength } = slot.request;
+    const { view } = this.messages.memory;
+    const header = slot.messageOffset + userLength;
+    let messageLength = userLength + RTRS_READ_HEADER_BYTES;
+    if (dataLength === 0) {
+      writeRtrsReadHeader(view, header, userLength, 0, 0);
+    } else {
+      this.openForServer(slot, header);
+      messageLength += RTRS_DESCRIPTOR_BYTES;
+    }
+    this.setSge(0, this.messages, slot.messageOffset, messageLength);
+    this.wr.sgeCount = 1;
+  }
+
+  /** Gives the server a key to exactly the bytes of this READ, and writes its header. */
+  private openForServer(slot: ClientSlot, header: number): void {
+    const { memory, memoryOffset, dataLength, userLength } = slot.request;
+    const { view } = this.messages.memory;
+    const region = this.regionOf(memory);
+    const address = (memory as Memory).address + memoryOffset;
+    const access = ACCESS.LOCAL_WRITE | ACCESS.REMOTE_WRITE;
+    let key = region.rkey;
+    let flags = 0;
+    if (slot.region !== null) {
+      key = slot.region.fastRegister(region, address, dataLength, access);
+      flags = RTRS_FLAG_NEED_INVAL;
+      slot.isOpen = true;
+    }
+    writeRtrsReadHeader(view, header, userLength, flags, 1);
+    const at = header + RTRS_READ_HEADER_BYTES;
+    writeRtrsDescriptor(view, at, highOf(address), lowOf(address), key, dataLength);
+  }
+
+  private regionOf(memory: Memory | null): MemoryRegion {
+    const region = memory === null ? null : this.memories.regionOf(memory);
+    assert(region !== null, "a request's memory is registered with its session");
+    return region;
+  }
+
+  private setSge(index: number, slab: Slab, offset: number, length: number): void {
+    const sge = this.wr.sges[index] as (typeof this.wr.sges)[number];
+    sge.address = slab.memory.address + offset;
+    sge.length = length;
+    sge.lkey = slab.region.lkey;
+  }
+}
