@@ -86,6 +86,37 @@ export class MemoryRegion extends VerbsObject {
     return this.regions.freshKey(this.regionIndex);
   }
 
+  /**
+   * Opens a region of `allocMr` at once, under a fresh unpredictable key: what a REG_MR work request
+   * does in its turn of a send queue. A kernel's device can't do this; one in software can, and saves
+   * its user a work request per registration. Allocates nothing.
+   * @param base a region of `registerMr` of the same protection domain, in which the range lies.
+   * @param address local address of the first byte; `length` bytes, 0 or more.
+   * @param access `ACCESS` bits; LOCAL_WRITE needs the base to have it.
+   * @returns the key.
+   * @throws FarpageError EINVAL for a range, rights or base that do not fit, or a region that is open
+   *   already (`invalidate` first); EBADF when deregistered.
+   */
+  fastRegister(base: MemoryRegion, address: number, length: number, access: number): number {
+    const key = this.freshKey();
+    const { pdIndex } = this.pd;
+    const index = this.regionIndex;
+    if (!this.regions.registerFast(pdIndex, index, key, access, base.lkey, address, length)) {
+      throw new FarpageError("EINVAL", `${this.name()} can't be opened to that range`);
+    }
+    return key;
+  }
+
+  /**
+   * Closes a region of `allocMr` at once: what LOCAL_INV does in its turn. A packet that arrives later
+   * is refused. Only for keys that no posted work request of this host uses.
+   * @returns false when it was closed already, by a peer's SEND with invalidate for instance.
+   */
+  invalidate(): boolean {
+    if (!this.isFast || !this.isValid) return false;
+    return this.regions.invalidate(this.pd.pdIndex, this.lkey);
+  }
+
   /** Ends it: its keys open nothing from now on (ibv_dereg_mr(3)). No-op when ended already. */
   deregister(): void {
     this.closeHandle();
