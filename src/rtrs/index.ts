@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+
+export { RtrsClient, type RtrsClientCounters, type RtrsClientState } from "./client.js";
 export { ClientRequest } from "./client-request.js";
 export type { RtrsClientUser } from "./client-user.js";
 export type { RtrsEnvironment } from "./environment.js";
@@ -8,7 +10,7 @@ export {
   type RtrsPathAddresses,
   type RtrsServerOptions,
 } from "./options.js";
+export { RtrsServer, type RtrsServerCounters } from "./server.js";
 export { ServerRequest } from "./server-request.js";
-export type { ServerSession } from "./server-session.js";
+export { ServerSession } from "./server-session.js";
 export type { RtrsServerUser } from "./server-user.js";
-export { RtrsClient, type RtrsClientState, RtrsServer } from "./skeleton.js";

@@ -1,0 +1,478 @@
+// SPDX-License-Identifier: MIT
+// One path of a server session (facts page, sections 5, 7.5, 9, 10.2): its connections, its chunks,
+// and a protection domain of its own, so that no key of one client is worth anything to another.
+//
+// A client that breaks the protocol loses this path and nothing else. A path that closes keeps its UUID
+// occupied until the last request of it has left the user's devices: that is the fence on which a
+// client's re-issued requests rely.
+
+import { assert, ERRNO, IntRing, type IpAddress } from "../base/index.js";
+import type { CmEvent, CmId } from "../cm/index.js";
+import {
+  type ProtectionDomain,
+  SendWorkRequest,
+  WC_FLAG,
+  type WorkCompletion,
+  WR_OPCODE,
+} from "../verbs/index.js";
+import {
+  decodeRtrsInfoRequest,
+  encodeRtrsConnectReply,
+  RTRS_FLAG_NEW_RKEY,
+  RTRS_IMMEDIATE,
+  RTRS_INFO_REQUEST_BYTES,
+  RTRS_RKEY_RESPONSE_BYTES,
+  type RtrsConnectRequest,
+  rtrsChunkShift,
+  rtrsImmediateType,
+  rtrsReplyImmediate,
+  rtrsRequestChunk,
+  rtrsRequestOffset,
+} from "../wire/index.js";
+import { type CompletionPoller, Connection, type ConnectionOwner } from "./connection.js";
+import type { RtrsEnvironment } from "./environment.js";
+import { Heartbeat } from "./heartbeat.js";
+import { RTRS_HEADER_BYTES, type ServerSettings } from "./options.js";
+import { CHUNK_STATE, ServerChunks } from "./server-chunks.js";
+import type { ServerRequest, ServerRequestOwner } from "./server-request.js";
+import type { ServerSession } from "./server-session.js";
+import { uuidKey } from "./uuid.js";
+
+/**
+ * - `CONNECTING`: connections come up; the client has not asked for the chunks yet.
+ * - `CONNECTED`: takes requests.
+ * - `CLOSING`: the queue pairs are dead; goodbyes are said and requests finish.
+ * - `CLOSED`: nothing is left.
+ */
+export type ServerPathState = "CONNECTING" | "CONNECTED" | "CLOSING" | "CLOSED";
+
+const TRANSITIONS: Readonly<Record<ServerPathState, readonly ServerPathState[]>> = {
+  CONNECTING: ["CONNECTED", "CLOSING"],
+  CONNECTED: ["CLOSING"],
+  CLOSING: ["CLOSED"],
+  CLOSED: [],
+};
+
+/** What a path tells its server. */
+export interface ServerPathOwner {
+  /** Whether another session has this name. */
+  isNameTaken(name: string, session: ServerSession): boolean;
+  onPathUp(path: ServerPath): void;
+  onPathClosed(path: ServerPath): void;
+  onPathRequest(request: ServerRequest): void;
+}
+
+/** What a path takes from its server. */
+export interface ServerPathContext {
+  readonly environment: RtrsEnvironment;
+  readonly settings: ServerSettings;
+  readonly poller: CompletionPoller;
+}
+
+/** Sends and receives beyond what requests need: heartbeats and their acknowledgements, INFO_RSP. */
+const SPARE = 64;
+/** Most sends of one reply: data, SEND with invalidate, reply. */
+const REPLY_SENDS_MAX = 3;
+/**
+ * After the client's first DREQ the others get this long to arrive before ours go out: a Linux client
+ * whose DREQ crosses ours waits for half a minute (facts page, section 10.3).
+ */
+const DISCONNECT_GRACE_NS = 200_000_000;
+
+export class ServerPath implements ConnectionOwner, ServerRequestOwner {
+  readonly session: ServerSession;
+  readonly uuid: string;
+  readonly peer: IpAddress;
+  readonly local: IpAddress;
+  readonly connectionCount: number;
+  readonly reconnectCount: number;
+  state: ServerPathState = "CONNECTING";
+  /** Why the path closed; "" before. */
+  closeReason = "";
+  /** Requests with the user. */
+  inflight = 0;
+
+  private readonly context: ServerPathContext;
+  private readonly owner: ServerPathOwner;
+  private readonly pd: ProtectionDomain;
+  private readonly chunks: ServerChunks;
+  /** By cid; null where one has not come yet. */
+  private readonly connections: (Connection | null)[];
+  private readonly shift: number;
+  private readonly heartbeat: Heartbeat;
+  /** Chunks in state BLOCKED, oldest first. */
+  private readonly blocked: IntRing;
+  private readonly dataWr = new SendWorkRequest();
+  private readonly invalidateWr = new SendWorkRequest();
+  private readonly rotatingReplyWr = new SendWorkRequest();
+  private readonly fixedReplyWr = new SendWorkRequest();
+  private readonly infoWr = new SendWorkRequest();
+  /** CONNECTING: when it must be through; CLOSING: when to go on without the peer. */
+  private deadline: number;
+  /** CLOSING: when to send the DREQs that the client did not. */
+  private graceDeadline = Infinity;
+  private isBroken = false;
+  private nowNs: number;
+
+  /** @throws FarpageError ENOMEM. */
+  constructor(
+    context: ServerPathContext,
+    owner: ServerPathOwner,
+    session: ServerSession,
+    request: RtrsConnectRequest,
+    addresses: { readonly peer: IpAddress; readonly local: IpAddress },
+    nowNs: number,
+  ) {
+    const { environment, settings } = context;
+    this.context = context;
+    this.owner = owner;
+    this.session = session;
+    this.uuid = uuidKey(request.pathUuid);
+    this.peer = addresses.peer;
+    this.local = addresses.local;
+    this.connectionCount = request.connectionCount;
+    this.reconnectCount = request.reconnectCount;
+    this.nowNs = nowNs;
+    this.deadline = nowNs + settings.connectTimeoutNs;
+    this.connections = new Array<Connection | null>(request.connectionCount).fill(null);
+    this.shift = rtrsChunkShift(settings.queueDepth);
+    this.heartbeat = new Heartbeat(settings.heartbeatIntervalNs, settings.heartbeatMissedMax);
+    this.blocked = new IntRing(settings.queueDepth);
+    this.dataWr.opcode = WR_OPCODE.RDMA_WRITE;
+    this.invalidateWr.opcode = WR_OPCODE.SEND_WITH_INV;
+    this.rotatingReplyWr.opcode = WR_OPCODE.SEND_WITH_IMM;
+    this.fixedReplyWr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
+    this.infoWr.opcode = WR_OPCODE.SEND;
+    this.pd = environment.context.allocPd();
+    try {
+      this.chunks = new ServerChunks(environment, settings, this.pd, this, session);
+    } catch (error) {
+      this.pd.dealloc();
+      throw error;
+    }
+  }
+
+  hasConnection(cid: number): boolean {
+    return this.connections[cid] !== null;
+  }
+
+  /**
+   * Accepts one of the path's connections. Preconditions: CONNECTING, and `cid` is not there yet.
+   * @throws FarpageError ENOMEM; the id is then still the caller's to reject.
+   */
+  accept(id: CmId, cid: number): void {
+    const { settings, environment, poller } = this.context;
+    const { maxQpWr } = environment.context.queryDevice();
+    const depth = Math.min(settings.queueDepth + SPARE, maxQpWr);
+    const depths = { send: depth, receive: depth };
+    const connection = new Connection(this, cid, id, this.pd, depths, poller);
+    this.connections[cid] = connection;
+    if (cid === 0) {
+      const { messages } = this.chunks;
+      connection.receiveBytes = RTRS_INFO_REQUEST_BYTES;
+      connection.receiveAddress = messages.memory.address;
+      connection.receiveKey = messages.region.lkey;
+      connection.postReceive(0);
+    }
+    id.accept({
+      privateData: encodeRtrsConnectReply({
+        errno: 0,
+        queueDepth: settings.queueDepth,
+        ioBytesMax: settings.chunkBytes - RTRS_HEADER_BYTES,
+        headerBytesMax: RTRS_HEADER_BYTES,
+        flags: settings.alwaysInvalidate ? RTRS_FLAG_NEW_RKEY : 0,
+      }),
+      responderResources: 0,
+      initiatorDepth: 0,
+      rnrRetryCount: 7,
+    });
+  }
+
+  /** Ends the path: its queue pairs at once, the rest when requests have finished. */
+  close(reason: string): void {
+    this.startClosing(reason, 0);
+  }
+
+  pump(nowNs: number): void {
+    this.nowNs = nowNs;
+    if (this.isBroken) {
+      this.isBroken = false;
+      this.close("a connection takes no more replies");
+    }
+    if (this.state === "CONNECTING" && nowNs >= this.deadline) {
+      this.close("the client did not finish connecting");
+    } else if (this.state === "CONNECTED") {
+      const verdict = this.heartbeat.tick(nowNs);
+      if (verdict === "SEND") this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT);
+      if (verdict === "FAILED") this.close("the client is silent");
+    }
+    if (this.state === "CLOSING") this.pumpClosing();
+  }
+
+  deadlineNs(): number {
+    if (this.isBroken || this.isFinished()) return this.nowNs;
+    const deadline = this.isParted() ? Infinity : this.deadline;
+    return Math.min(deadline, this.graceDeadline, this.heartbeat.deadlineNs);
+  }
+
+  onCmEvent(connection: Connection, event: CmEvent, nowNs: number): void {
+    this.nowNs = nowNs;
+    switch (event.type) {
+      case "ESTABLISHED":
+        if (connection.state === "OPENING") connection.state = "ESTABLISHED";
+        break;
+      case "DISCONNECTED":
+        connection.state = "CLOSED";
+        this.startClosing("the client has disconnected", DISCONNECT_GRACE_NS);
+        break;
+      case "REJECTED":
+      case "UNREACHABLE":
+      case "CONNECT_ERROR":
+        connection.state = "CLOSED";
+        this.close("a connection could not be set up");
+        break;
+      default:
+        break;
+    }
+  }
+
+  checkInvariants(): void {
+    let busy = 0;
+    for (const state of this.chunks.states) if (state === CHUNK_STATE.BUSY) busy++;
+    assert(busy === this.inflight, "requests with the user are counted");
+    this.chunks.checkInvariants(this.state === "CONNECTED");
+    for (const connection of this.connections) connection?.checkInvariants();
+  }
+
+  // ------------------------------------------------------------------------------ ConnectionOwner
+
+  onReceive(connection: Connection, completion: WorkCompletion): void {
+    if (this.state === "CONNECTING") {
+      this.onInfoRequest(connection, completion);
+    } else if (this.state === "CONNECTED") {
+      if ((completion.flags & WC_FLAG.WITH_IMM) === 0) {
+        this.close("a message without an immediate");
+        return;
+      }
+      connection.postReceive(0);
+      this.heartbeat.onTraffic();
+      this.onImmediate(connection, completion.immediate);
+    }
+  }
+
+  onRoom(_connection: Connection): void {
+    for (let count = this.blocked.count; count > 0 && this.state === "CONNECTED"; count--) {
+      this.sendReply(this.blocked.shift());
+    }
+  }
+
+  onConnectionError(connection: Connection, completion: WorkCompletion): void {
+    this.close(`connection ${connection.cid} failed, work completion status ${completion.status}`);
+  }
+
+  // ------------------------------------------------------------------------------------- requests
+
+  /** `ServerRequest.complete`. */
+  reply(request: ServerRequest, errno: number, dataLength: number): void {
+    const { chunk } = request;
+    const { chunks } = this;
+    assert(chunks.states[chunk] === CHUNK_STATE.BUSY, "a request is completed once");
+    assert(errno >= 0 && errno < 512, "errno fits the immediate");
+    assert(dataLength >= 0 && dataLength <= request.dataLength, "no more data than was asked for");
+    this.inflight--;
+    if (this.state !== "CONNECTED") {
+      // Nobody is there to hear it.
+      chunks.states[chunk] = CHUNK_STATE.FREE;
+      chunks.connections[chunk] = null;
+      return;
+    }
+    chunks.replyErrnos[chunk] = errno;
+    chunks.replyLengths[chunk] = dataLength;
+    chunks.states[chunk] = CHUNK_STATE.BLOCKED;
+    this.sendReply(chunk);
+  }
+
+  private onImmediate(connection: Connection, immediate: number): void {
+    const type = rtrsImmediateType(immediate);
+    if (type === RTRS_IMMEDIATE.IO_REQUEST) {
+      this.onRequest(connection, immediate);
+    } else if (type === RTRS_IMMEDIATE.HEARTBEAT) {
+      this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT_ACK);
+    } else if (type !== RTRS_IMMEDIATE.HEARTBEAT_ACK) {
+      this.close(`an immediate of unknown type ${type}`);
+    }
+  }
+
+  private onRequest(connection: Connection, immediate: number): void {
+    const chunk = rtrsRequestChunk(immediate, this.shift);
+    const offset = rtrsRequestOffset(immediate, this.shift);
+    const fault = this.chunks.take(chunk, offset, connection);
+    if (fault !== null) {
+      this.close(`a request that breaks the protocol: ${fault}`);
+      return;
+    }
+    this.inflight++;
+    const request = this.chunks.requests[chunk] as ServerRequest;
+    if (request.userLength > this.context.settings.userBytesMax) {
+      request.complete(ERRNO.EMSGSIZE);
+    } else {
+      this.owner.onPathRequest(request);
+    }
+  }
+
+  /** Sends the reply of a BLOCKED chunk, or leaves it blocked until there is room. */
+  private sendReply(chunk: number): void {
+    const { chunks } = this;
+    const connection = chunks.connections[chunk] as Connection;
+    if (!connection.hasRoom(REPLY_SENDS_MAX)) {
+      this.blocked.push(chunk);
+      return;
+    }
+    // From the reply on the chunk is the client's, which may use it before this call returns.
+    chunks.states[chunk] = CHUNK_STATE.FREE;
+    chunks.connections[chunk] = null;
+    const isSent =
+      this.sendData(chunk, connection) &&
+      this.sendInvalidation(chunk, connection) &&
+      this.sendFinal(chunk, connection);
+    if (!isSent) this.isBroken = true;
+  }
+
+  private sendData(chunk: number, connection: Connection): boolean {
+    const { chunks } = this;
+    const length = chunks.replyDataLength(chunk);
+    if (length === 0) return true;
+    const wr = this.dataWr;
+    const sge = wr.sges[0] as (typeof wr.sges)[number];
+    sge.address = chunks.data.memory.address + chunk * chunks.chunkBytes;
+    sge.length = length;
+    sge.lkey = chunks.data.region.lkey;
+    wr.sgeCount = 1;
+    wr.remoteAddressHigh = chunks.clientAddressHighs[chunk] as number;
+    wr.remoteAddressLow = chunks.clientAddressLows[chunk] as number;
+    wr.rkey = chunks.clientKeys[chunk] as number;
+    return connection.post(wr);
+  }
+
+  private sendInvalidation(chunk: number, connection: Connection): boolean {
+    if (!this.invalidatesFor(chunk)) return true;
+    this.invalidateWr.invalidateKey = this.chunks.clientKeys[chunk] as number;
+    return connection.post(this.invalidateWr);
+  }
+
+  private invalidatesFor(chunk: number): boolean {
+    return this.chunks.hasDescriptor[chunk] !== 0 && this.chunks.needsInvalidation[chunk] !== 0;
+  }
+
+  private sendFinal(chunk: number, connection: Connection): boolean {
+    const type = this.invalidatesFor(chunk)
+      ? RTRS_IMMEDIATE.IO_REPLY_INVALIDATED
+      : RTRS_IMMEDIATE.IO_REPLY;
+    const immediate = rtrsReplyImmediate(type, this.chunks.replyErrnos[chunk] as number, chunk);
+    if (!this.context.settings.alwaysInvalidate) {
+      this.fixedReplyWr.immediate = immediate;
+      return connection.post(this.fixedReplyWr);
+    }
+    const wr = this.rotatingReplyWr;
+    wr.immediate = immediate;
+    const sge = wr.sges[0] as (typeof wr.sges)[number];
+    sge.address = this.chunks.reopen(chunk);
+    sge.length = RTRS_RKEY_RESPONSE_BYTES;
+    sge.lkey = this.chunks.messages.region.lkey;
+    wr.sgeCount = 1;
+    return connection.post(wr);
+  }
+
+  // --------------------------------------------------------------------------------------- stages
+
+  private get service(): Connection {
+    return this.connections[0] as Connection;
+  }
+
+  private setState(state: ServerPathState): void {
+    assert(TRANSITIONS[this.state].includes(state), `path moves from ${this.state} to ${state}`);
+    this.state = state;
+  }
+
+  /** A bad one gets no answer, only a disconnect: so it is with Linux (facts page, section 5.3). */
+  private onInfoRequest(connection: Connection, completion: WorkCompletion): void {
+    const { bytes } = this.chunks.messages.memory;
+    const isPlain = connection.cid === 0 && (completion.flags & WC_FLAG.WITH_IMM) === 0;
+    const info = isPlain ? decodeRtrsInfoRequest(bytes, 0, completion.byteLength) : "BAD_TYPE";
+    if (typeof info === "string") {
+      this.close(`an INFO_REQ that breaks the protocol: ${info}`);
+    } else if (this.connections.includes(null)) {
+      this.close("an INFO_REQ before all connections were there");
+    } else if (this.owner.isNameTaken(info.name, this.session)) {
+      this.close(`another session is named "${info.name}"`);
+    } else {
+      this.session.name = info.name;
+      this.goUp();
+    }
+  }
+
+  private goUp(): void {
+    const { chunks } = this;
+    for (const connection of this.connections) {
+      const live = connection as Connection;
+      live.receiveBytes = 0;
+      for (let i = 0; i < this.context.settings.queueDepth + SPARE; i++) {
+        if (!live.postReceive(0)) break;
+      }
+    }
+    chunks.announce();
+    const wr = this.infoWr;
+    const sge = wr.sges[0] as (typeof wr.sges)[number];
+    sge.address = chunks.messages.memory.address + RTRS_INFO_REQUEST_BYTES;
+    sge.length = chunks.infoResponseBytes;
+    sge.lkey = chunks.messages.region.lkey;
+    wr.sgeCount = 1;
+    this.setState("CONNECTED");
+    this.deadline = Infinity;
+    this.heartbeat.start(this.nowNs);
+    if (!this.service.post(wr)) this.isBroken = true;
+    this.owner.onPathUp(this);
+  }
+
+  private startClosing(reason: string, graceNs: number): void {
+    if (this.state === "CLOSING" || this.state === "CLOSED") return;
+    this.setState("CLOSING");
+    this.closeReason = reason;
+    this.heartbeat.stop();
+    for (const connection of this.connections) connection?.fence();
+    this.graceDeadline = this.nowNs + graceNs;
+    this.deadline = this.graceDeadline + this.context.settings.disconnectTimeoutNs;
+    while (this.blocked.count > 0) {
+      const chunk = this.blocked.shift();
+      this.chunks.states[chunk] = CHUNK_STATE.FREE;
+      this.chunks.connections[chunk] = null;
+    }
+  }
+
+  private isParted(): boolean {
+    if (this.state !== "CLOSING") return false;
+    return this.connections.every((connection) => {
+      return connection === null || connection.state === "CLOSED";
+    });
+  }
+
+  /** Requests have finished, and the peer has been heard of or waited for. */
+  private isFinished(): boolean {
+    if (this.state !== "CLOSING" || this.inflight > 0) return false;
+    return this.isParted() || this.nowNs >= this.deadline;
+  }
+
+  private pumpClosing(): void {
+    if (this.nowNs >= this.graceDeadline) {
+      this.graceDeadline = Infinity;
+      for (const connection of this.connections) connection?.disconnect();
+    }
+    if (!this.isFinished()) return;
+    for (const connection of this.connections) connection?.destroy();
+    this.connections.fill(null);
+    this.chunks.free();
+    this.pd.dealloc();
+    this.setState("CLOSED");
+    this.owner.onPathClosed(this);
+  }
+}

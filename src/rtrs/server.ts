@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+// The server side of RTRS: listens, lets sessions and paths in by the rules of the facts page (sections
+// 4.4 and 5.1), and hands their requests to the protocol on top.
+
+import { assert, ERRNO, FarpageError, type Machine } from "../base/index.js";
+import type { CmEvent, EventChannel, Listener } from "../cm/index.js";
+import {
+  decodeRtrsConnectRequest,
+  encodeRtrsConnectReply,
+  type RtrsConnectRequest,
+} from "../wire/index.js";
+import { CompletionPoller, Connection } from "./connection.js";
+import type { RtrsEnvironment } from "./environment.js";
+import {
+  RTRS_HEADER_BYTES,
+  type RtrsServerOptions,
+  type ServerSettings,
+  serverSettings,
+} from "./options.js";
+import { ServerPath, type ServerPathContext, type ServerPathOwner } from "./server-path.js";
+import type { ServerRequest } from "./server-request.js";
+import { ServerSession } from "./server-session.js";
+import type { RtrsServerUser } from "./server-user.js";
+import { uuidKey } from "./uuid.js";
+
+/** Numbers since the server was made, but for the first two. */
+export interface RtrsServerCounters {
+  readonly sessions: number;
+  readonly inflight: number;
+  readonly requests: number;
+  readonly refusedConnections: number;
+  readonly closedPaths: number;
+}
+
+/** Connect requests that may wait for an answer. */
+const BACKLOG = 128;
+
+export class RtrsServer implements Machine, ServerPathOwner {
+  /** Why the path that closed last did so; for logs. */
+  lastCloseReason = "";
+
+  private readonly settings: ServerSettings;
+  private readonly user: RtrsServerUser;
+  private readonly channel: EventChannel;
+  private readonly listeners: Listener[] = [];
+  private readonly poller = new CompletionPoller();
+  private readonly pathContext: ServerPathContext;
+  private readonly paths: ServerPath[] = [];
+  private readonly pathsByUuid = new Map<string, ServerPath>();
+  private readonly sessionsByUuid = new Map<string, ServerSession>();
+  private nextSessionId = 1;
+  private isClosing = false;
+  private isPumping = false;
+  private nowNs = 0;
+  private requestCount = 0;
+  private refusedCount = 0;
+  private closedCount = 0;
+
+  /**
+   * Listens at once; everything else happens in `pump`.
+   * @throws FarpageError EINVAL for an option out of range; EADDRINUSE, EADDRNOTAVAIL.
+   */
+  constructor(environment: RtrsEnvironment, options: RtrsServerOptions, user: RtrsServerUser) {
+    this.settings = serverSettings(options);
+    this.user = user;
+    this.pathContext = { environment, settings: this.settings, poller: this.poller };
+    this.channel = environment.cm.createChannel();
+    try {
+      for (const address of this.settings.addresses ?? [null]) {
+        const { port } = this.settings;
+        this.listeners.push(this.channel.listen({ address, port, backlog: BACKLOG }));
+      }
+    } catch (error) {
+      this.channel.close();
+      throw error;
+    }
+  }
+
+  /** Requests outstanding per session. */
+  get queueDepth(): number {
+    return this.settings.queueDepth;
+  }
+
+  get chunkBytes(): number {
+    return this.settings.chunkBytes;
+  }
+
+  /** Largest data length of a request. */
+  get maxIoBytes(): number {
+    return this.settings.chunkBytes - RTRS_HEADER_BYTES;
+  }
+
+  /** Bytes of chunks when all sessions are there: sessions x queue depth x chunk size. */
+  get memoryBytesMax(): number {
+    return this.settings.sessionCountMax * this.settings.queueDepth * this.settings.chunkBytes;
+  }
+
+  /** Sessions that are up, in no order. */
+  sessions(): readonly ServerSession[] {
+    return [...this.sessionsByUuid.values()].filter((session) => session.isUp);
+  }
+
+  counters(): RtrsServerCounters {
+    let inflight = 0;
+    for (const path of this.paths) inflight += path.inflight;
+    return {
+      sessions: this.sessionsByUuid.size,
+      inflight,
+      requests: this.requestCount,
+      refusedConnections: this.refusedCount,
+      closedPaths: this.closedCount,
+    };
+  }
+
+  /** Takes no more clients and disconnects those there are; pump until `isClosed`. */
+  close(): void {
+    if (this.isClosing) return;
+    this.isClosing = true;
+    for (const listener of this.listeners) listener.close();
+    for (const path of this.paths) path.close("the server is shutting down");
+  }
+
+  /** `close` is through: no session, no request, no memory is left. */
+  get isClosed(): boolean {
+    return this.isClosing && this.paths.length === 0;
+  }
+
+  pump(nowNs: number): void {
+    assert(!this.isPumping, "pump is not re-entered");
+    this.isPumping = true;
+    this.nowNs = nowNs;
+    this.pollEvents();
+    this.poller.poll();
+    // Backwards, since a path that closes leaves the list.
+    for (let i = this.paths.length - 1; i >= 0; i--) (this.paths[i] as ServerPath).pump(nowNs);
+    this.isPumping = false;
+  }
+
+  deadlineNs(): number {
+    if (this.poller.isReady) return this.nowNs;
+    let deadline = Infinity;
+    for (let i = 0; i < this.paths.length; i++) {
+      deadline = Math.min(deadline, (this.paths[i] as ServerPath).deadlineNs());
+    }
+    return deadline;
+  }
+
+  checkInvariants(): void {
+    assert(this.pathsByUuid.size === this.paths.length, "each path is known by its UUID");
+    assert(this.sessionsByUuid.size === this.paths.length, "each session has one path");
+    assert(this.paths.length <= this.settings.sessionCountMax, "no more sessions than allowed");
+    for (const path of this.paths) path.checkInvariants();
+  }
+
+  // ------------------------------------------------------------------------------ ServerPathOwner
+
+  isNameTaken(name: string, session: ServerSession): boolean {
+    for (const other of this.sessionsByUuid.values()) {
+      if (other !== session && other.name === name) return true;
+    }
+    return false;
+  }
+
+  onPathUp(path: ServerPath): void {
+    path.session.isUp = true;
+    this.user.onSessionUp(path.session);
+  }
+
+  onPathRequest(request: ServerRequest): void {
+    this.requestCount++;
+    this.user.onRequest(request);
+  }
+
+  onPathClosed(path: ServerPath): void {
+    const { session } = path;
+    this.closedCount++;
+    this.lastCloseReason = path.closeReason;
+    this.paths.splice(this.paths.indexOf(path), 1);
+    this.pathsByUuid.delete(path.uuid);
+    this.sessionsByUuid.delete(session.uuid);
+    if (!session.isUp) return;
+    session.isUp = false;
+    this.user.onSessionDown(session);
+  }
+
+  // ---------------------------------------------------------------------------------- connections
+
+  private pollEvents(): void {
+    for (;;) {
+      const event = this.channel.poll();
+      if (event === null) return;
+      if (event.type === "CONNECT_REQUEST") {
+        this.onConnectRequest(event);
+        continue;
+      }
+      const connection: unknown = event.id.context;
+      if (!(connection instanceof Connection) || connection.isDestroyed) continue;
+      (connection.owner as ServerPath).onCmEvent(connection, event, this.nowNs);
+    }
+  }
+
+  private onConnectRequest(event: CmEvent): void {
+    const request = decodeRtrsConnectRequest(event.privateData);
+    const errno = typeof request === "string" ? ERRNO.ECONNRESET : this.admit(event, request);
+    if (errno === 0) return;
+    this.refusedCount++;
+    const nothing = { queueDepth: 0, ioBytesMax: 0, headerBytesMax: 0, flags: 0 };
+    event.id.reject(encodeRtrsConnectReply({ errno, ...nothing }));
+    event.id.destroy();
+  }
+
+  /** @returns 0 when the connection was accepted, else the errno to refuse it with. */
+  private admit(event: CmEvent, request: RtrsConnectRequest): number {
+    if (this.isClosing) return ERRNO.ECONNRESET;
+    if (request.connectionCount > this.settings.connectionCountMax) return ERRNO.ECONNRESET;
+    const known = this.pathsByUuid.get(uuidKey(request.pathUuid));
+    const refusal =
+      known === undefined
+        ? this.refuseNew(event, request)
+        : this.refuseKnown(known, event, request);
+    if (refusal !== 0) return refusal;
+    let path = known;
+    try {
+      path ??= this.makePath(event, request);
+      path.accept(event.id, request.connectionId);
+      return 0;
+    } catch (error) {
+      if (!(error instanceof FarpageError)) throw error;
+      path?.close(`a connection could not be accepted: ${error.message}`);
+      return ERRNO.ENOMEM;
+    }
+  }
+
+  private refuseKnown(path: ServerPath, event: CmEvent, request: RtrsConnectRequest): number {
+    const isAnotherAttempt = request.reconnectCount !== path.reconnectCount;
+    if (isAnotherAttempt && event.id.remoteAddress?.equals(path.peer) === true) {
+      // The client has given its old connections up. No need to wait until a heartbeat tells us; it
+      // may come in when the requests of the old ones have finished.
+      path.close("the client connects anew");
+    }
+    const isFitting =
+      path.state === "CONNECTING" &&
+      path.session.uuid === uuidKey(request.pathsUuid) &&
+      path.connectionCount === request.connectionCount &&
+      !path.hasConnection(request.connectionId);
+    return isFitting ? 0 : ERRNO.ECONNRESET;
+  }
+
+  private refuseNew(event: CmEvent, request: RtrsConnectRequest): number {
+    const session = this.sessionsByUuid.get(uuidKey(request.pathsUuid));
+    if (session !== undefined) {
+      const { path } = session;
+      const isSame =
+        event.id.remoteAddress?.equals(session.peer) === true &&
+        path !== null &&
+        event.id.localAddress?.equals(path.local) === true;
+      // A session has one path for now, as if 128 were there already.
+      return isSame ? ERRNO.EEXIST : ERRNO.ECONNRESET;
+    }
+    if (!request.firstConnection) return ERRNO.ENXIO;
+    return this.sessionsByUuid.size >= this.settings.sessionCountMax ? ERRNO.ENOMEM : 0;
+  }
+
+  /** @throws FarpageError ENOMEM. */
+  private makePath(event: CmEvent, request: RtrsConnectRequest): ServerPath {
+    const { remoteAddress: peer, localAddress: local } = event.id;
+    assert(peer !== null && local !== null, "a connect request has two addresses");
+    const session = new ServerSession(this.nextSessionId++, peer, uuidKey(request.pathsUuid));
+    const addresses = { peer, local };
+    const path = new ServerPath(this.pathContext, this, session, request, addresses, this.nowNs);
+    session.path = path;
+    this.paths.push(path);
+    this.pathsByUuid.set(path.uuid, path);
+    this.sessionsByUuid.set(session.uuid, session);
+    return path;
+  }
+}
