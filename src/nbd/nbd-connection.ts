@@ -102,15 +102,14 @@ export class NbdConnection implements HandshakeOwner, TransmissionOwner, PoolUse
 
   /** Bytes may have arrived, or the stream's end. Takes requests and submits them. */
   onReadable(_nowNs: number): void {
-    for (let count = 0; count < READS_PER_TURN && this.wantsRead; count++) {
-      if (this.consume() !== INTAKE.NEEDS_MORE || !this.wantsRead) return;
-      if (!this.read()) {
-        // What came last may still complete a request.
-        if (this.wantsRead) this.consume();
-        return;
-      }
+    let count = 0;
+    while (this.wantsRead && this.consume() === INTAKE.NEEDS_MORE && this.wantsRead) {
+      if (count === READS_PER_TURN || !this.read()) break;
+      count++;
     }
+    // What was read last may still complete a request.
     if (this.wantsRead) this.consume();
+    if (this.closeReason === null && !this.parts.queue.isEmpty) this.markDirty();
   }
 
   /** The stream takes bytes again; they leave in the server's `pump`. */
@@ -287,12 +286,9 @@ export class NbdConnection implements HandshakeOwner, TransmissionOwner, PoolUse
     if (this.closeReason !== null) return;
     this.transmission?.checkInvariants();
     assert(!this.isWriteBlocked || !this.parts.queue.isEmpty, "only unsent bytes block writing");
-    const isStuck =
-      this.isBlocked &&
-      !this.isDirty &&
-      !this.isWriteBlocked &&
-      this.parts.pool.inflight === 0 &&
-      this.parts.queue.isEmpty;
-    assert(!isStuck, "a blocked connection waits for something");
+    const hasTurn = this.isDirty || this.isWriteBlocked;
+    assert(this.parts.queue.isEmpty || hasTurn, "what is queued will be sent");
+    const isWaiting = this.isBlocked || this.transmission?.isStarved === true;
+    assert(!isWaiting || hasTurn || this.parts.pool.inflight > 0, "what waits will go on");
   }
 }
