@@ -152,8 +152,6 @@ export interface BlockFileOptions {
   /** Woken when a started operation finishes. */
   readonly poller: Poller;
   readonly backend?: BackendChoice;
-  /** Operations that run on threads at once; more wait in order. By default 4 (libuv's pool). */
-  readonly concurrencyMax?: number;
 }
 
 /** An open file or block special file that frees itself. */

@@ -4,7 +4,7 @@
 
 import { lookup } from "node:dns/promises";
 import { lstatSync, unlinkSync } from "node:fs";
-import { ERRNO, errnoName, FarpageError, IpAddress, type Memory } from "../base/index.js";
+import { assert, ERRNO, errnoName, FarpageError, IpAddress, type Memory } from "../base/index.js";
 import type { IoVector } from "../nbd/index.js";
 import type {
   OsStream,
@@ -67,10 +67,14 @@ class SendHeader {
     this.words[6] = count;
     let word = MSGHDR_BYTES / 4;
     for (let i = 0; i < count; i++, word += 4) {
-      const base = nativeAddressOf(vector.memories[i] as Memory) + (vector.offsets[i] as number);
+      const memory = vector.memories[i] as Memory;
+      const offset = vector.offsets[i] as number;
+      const length = vector.lengths[i] as number;
+      assert(offset >= 0 && offset + length <= memory.length, "the range is in memory");
+      const base = nativeAddressOf(memory) + offset;
       this.words[word] = base >>> 0;
       this.words[word + 1] = Math.floor(base / TWO_32);
-      this.words[word + 2] = vector.lengths[i] as number;
+      this.words[word + 2] = length;
     }
   }
 }
@@ -107,6 +111,7 @@ class NativeStream implements OsStream {
 
   read(memory: Memory, offset: number, length: number): number {
     if (this.isClosed) return -ERRNO.EBADF;
+    assert(offset >= 0 && offset + length <= memory.length, "the range is in memory");
     const { libc } = this.native;
     const address = nativeAddressOf(memory) + offset;
     for (;;) {

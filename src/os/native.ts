@@ -61,7 +61,6 @@ export interface Libc {
   readonly ioctl: (fd: number, request: number, argument: Address) => number;
   readonly pread: (fd: number, buffer: Address, length: number, offset: number) => number;
   readonly pwrite: (fd: number, buffer: Address, length: number, offset: number) => number;
-  readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
   /** Null where the C library is older than the call (glibc 2.26, musl 1.2.5). */
   readonly preadv2:
     | ((fd: number, vector: Address, count: number, offset: number, flags: number) => number)
@@ -73,15 +72,6 @@ export interface Libc {
 
 /** The same kind of functions on a thread of libuv's pool; `Native.errno` is right inside `done`. */
 export interface LibcAsync {
-  readonly pread: (
-    fd: number,
-    buffer: Address,
-    length: number,
-    offset: number,
-    done: AsyncDone,
-  ) => void;
-  readonly pwrite: LibcAsync["pread"];
-  readonly fdatasync: (fd: number, done: AsyncDone) => void;
   readonly fallocate: (
     fd: number,
     mode: number,
@@ -98,7 +88,6 @@ export interface LibcAsync {
     done: AsyncDone,
   ) => void;
   readonly lseek: (fd: number, offset: number, whence: number, done: AsyncDone) => void;
-  readonly ioctl: (fd: number, request: number, argument: Address, done: AsyncDone) => void;
 }
 
 /** A range of memory outside JavaScript's heap, never moved. */
@@ -263,7 +252,6 @@ function bindLibc(library: Library): Libc {
     ioctl: f("ioctl", "int", "int", "ulong", "uintptr_t"),
     pread: f("pread", "long", "int", "uintptr_t", "size_t", "int64_t"),
     pwrite: f("pwrite", "long", "int", "uintptr_t", "size_t", "int64_t"),
-    fallocate: f("fallocate", "int", "int", "int", "int64_t", "int64_t"),
     preadv2: optional("preadv2", "long", "int", "uintptr_t", "int", "int64_t", "int"),
     pwritev2: optional("pwritev2", "long", "int", "uintptr_t", "int", "int64_t", "int"),
   };
@@ -273,13 +261,9 @@ function bindLibcAsync(library: Library): LibcAsync {
   const f = (name: string, result: string, ...parameters: string[]) =>
     library.func(name, result, parameters).async;
   return {
-    pread: f("pread", "long", "int", "uintptr_t", "size_t", "int64_t"),
-    pwrite: f("pwrite", "long", "int", "uintptr_t", "size_t", "int64_t"),
-    fdatasync: f("fdatasync", "int", "int"),
     fallocate: f("fallocate", "int", "int", "int", "int64_t", "int64_t"),
     posix_fadvise: f("posix_fadvise", "int", "int", "int64_t", "int64_t", "int"),
     lseek: f("lseek", "int64_t", "int", "int64_t", "int"),
-    ioctl: f("ioctl", "int", "int", "ulong", "uintptr_t"),
   };
 }
 
