@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Memory with a moat: every allocation lies inside a larger buffer whose other bytes are a secret that
-// nobody may change or send.
+// Memory with a moat: every allocation lies inside a larger buffer whose other bytes are a secret
+// that nobody may change or send.
 
 import type { Memory, MemorySource } from "../../src/base/index.js";
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Spoils bytes: the mutations that find most bugs in parsers (bit flips, boundary values, truncation,
-// splices), and edits of known fields.
+// Spoils bytes: the mutations that find most bugs in parsers (bit flips, boundary values,
+// truncation, splices), and edits of known fields.
 
 import { type Random, randomBelow } from "../../src/base/index.js";
 
