@@ -70,16 +70,19 @@ function bitCount(value: number): number {
 }
 
 describe("opcode tables", () => {
-  it.each(RC_TABLE)("RC opcode %i: headers "%s", %i bytes, payload %s", (opcode, headers, bytes, load, recv) => {
-    expect(headersOf(opcode)).toBe(headers);
-    expect(OPCODE_HEADER_BYTES[opcode]).toBe(bytes);
-    const flags = flagsOf(opcode);
-    expect((flags & F.HAS_PAYLOAD) !== 0).toBe(load !== "0");
-    if (load === "MTU") expect(flags & (F.FIRST | F.MIDDLE)).not.toBe(0);
-    if (load === "1..") expect(flags & F.LAST).not.toBe(0);
-    if (load === "0..") expect(flags & F.ONLY).not.toBe(0);
-    expect((flags & F.NEEDS_RECV) !== 0).toBe(recv);
-  });
+  it.each(RC_TABLE)(
+    "RC opcode %i: headers [%s], %i bytes, payload %s",
+    (opcode, headers, bytes, load, recv) => {
+      expect(headersOf(opcode)).toBe(headers);
+      expect(OPCODE_HEADER_BYTES[opcode]).toBe(bytes);
+      const flags = flagsOf(opcode);
+      expect((flags & F.HAS_PAYLOAD) !== 0).toBe(load !== "0");
+      if (load === "MTU") expect(flags & (F.FIRST | F.MIDDLE)).not.toBe(0);
+      if (load === "1..") expect(flags & F.LAST).not.toBe(0);
+      if (load === "0..") expect(flags & F.ONLY).not.toBe(0);
+      expect((flags & F.NEEDS_RECV) !== 0).toBe(recv);
+    },
+  );
 
   it("UC has RC's twelve sends and writes, laid out alike; UD has two sends", () => {
     for (let i = 0; i < 12; i++) {
