@@ -128,7 +128,9 @@ function report(
   const fields = { test: name, messageBytes: test.messageBytes, depth: test.depth, ...result };
   if (test.test === BENCH_TEST.WRITE_LATENCY) {
     const at = (share: number) =>
-      ((result.latenciesNs[Math.floor(share * (result.latenciesNs.length - 1))] ?? 0) / 1000).toFixed(1);
+      (
+        (result.latenciesNs[Math.floor(share * (result.latenciesNs.length - 1))] ?? 0) / 1000
+      ).toFixed(1);
     reporter.event(
       "result",
       { ...fields, latenciesNs: undefined, medianUs: Number(at(0.5)), p99Us: Number(at(0.99)) },

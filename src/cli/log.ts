@@ -6,7 +6,10 @@ import type { Log } from "../runtime/index.js";
 export function createLog(options: { readonly json: boolean; readonly verbose: boolean }): Log {
   const level = options.verbose ? "debug" : "warn";
   if (options.json) {
-    const logger = pino({ level, base: { name: "farpage" } }, pino.destination({ fd: 2, sync: true }));
+    const logger = pino(
+      { level, base: { name: "farpage" } },
+      pino.destination({ fd: 2, sync: true }),
+    );
     return {
       debug: (message) => logger.debug(message),
       info: (message) => logger.info(message),

@@ -49,7 +49,9 @@ const program = new Command("farpage")
   .configureHelp({ showGlobalOptions: true });
 
 common(program.command("up"))
-  .description("everything on one machine: a server, a client and an NBD endpoint, for a first look")
+  .description(
+    "everything on one machine: a server, a client and an NBD endpoint, for a first look",
+  )
   .option("--data <dir>", "where the volume and the socket go (default: the user's state folder)")
   .option("--size <size>", "size of the volume when it is made", "1G")
   .option("--nbd <endpoint>", "where NBD clients connect: unix:PATH or tcp:HOST:PORT")
@@ -70,7 +72,12 @@ common(program.command("serve"))
   .option("--chunk <size>", "bytes of one request's buffer, a power of two", "128K")
   .option("--sessions <n>", "sessions at once", "16")
   .addOption(new Option("--until-stdin-ends").default(false).hideHelp())
-  .option("--always-invalidate <bool>", "peers' keys are invalid while a buffer is looked at", onOff, true)
+  .option(
+    "--always-invalidate <bool>",
+    "peers' keys are invalid while a buffer is looked at",
+    onOff,
+    true,
+  )
   .action((options) => run(options.json, (reporter) => runServe(options, reporter)));
 
 common(program.command("attach"))
@@ -81,17 +88,31 @@ common(program.command("attach"))
   .option("--data <dir>", "folder of the NBD socket when --nbd is not given")
   .option("--readonly", "open the volume for reading only", false)
   .option("--connections <n>", "RC connections that carry requests", "1")
-  .option("--session <name>", "session name, unique on the server (default: made from this host's name)")
-  .option("--timeout <seconds>", "give up when the server can't be reached for so long at the start", "30")
+  .option(
+    "--session <name>",
+    "session name, unique on the server (default: made from this host's name)",
+  )
+  .option(
+    "--timeout <seconds>",
+    "give up when the server can't be reached for so long at the start",
+    "30",
+  )
   .option(
     "--io-timeout <seconds>",
     "fail requests when the server stays away for so long (default: wait for ever)",
   )
-  .option("--always-invalidate <bool>", "buffers are writable by the server only while a read is on its way", onOff, true)
+  .option(
+    "--always-invalidate <bool>",
+    "buffers are writable by the server only while a read is on its way",
+    onOff,
+    true,
+  )
   .action((uri, options) => run(options.json, (reporter) => runAttach(uri, options, reporter)));
 
 common(program.command("bench"))
-  .description("bandwidth, latency, message rate and block I/O, between two processes over loopback")
+  .description(
+    "bandwidth, latency, message rate and block I/O, between two processes over loopback",
+  )
   .argument("[test...]", "write, read, latency, rate, nbd; all of them by default")
   .option("--duration <seconds>", "per measurement", "2")
   .option("--address <ip>", "two local addresses", collect)

@@ -103,5 +103,8 @@ export function checkOptions<T>(schema: z.ZodType<T>, raw: unknown): T {
 /** Where state goes when nobody says: the XDG state folder of this user. */
 export function defaultDataDirectory(): string {
   const base = process.env["XDG_STATE_HOME"];
-  return join(base === undefined || base === "" ? join(homedir(), ".local", "state") : base, "farpage");
+  return join(
+    base === undefined || base === "" ? join(homedir(), ".local", "state") : base,
+    "farpage",
+  );
 }

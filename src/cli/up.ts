@@ -21,7 +21,11 @@ const PAIRS_TRIED = 16;
 /** How long the server may take to say that it is ready, and to stop. */
 const CHILD_TIMEOUT_MS = 20_000;
 
-const CHILD_EVENT = z.object({ event: z.string(), code: z.string().optional(), text: z.string().optional() });
+const CHILD_EVENT = z.object({
+  event: z.string(),
+  code: z.string().optional(),
+  text: z.string().optional(),
+});
 
 /** The server's process. */
 interface ServerProcess {
@@ -112,7 +116,15 @@ async function spawnServer(
   const main = fileURLToPath(new URL("main.js", import.meta.url));
   const child = spawn(
     process.execPath,
-    [main, "serve", "--json", "--until-stdin-ends", "--address", String(address), ...serveArguments],
+    [
+      main,
+      "serve",
+      "--json",
+      "--until-stdin-ends",
+      "--address",
+      String(address),
+      ...serveArguments,
+    ],
     // A group of its own: Ctrl-C reaches this process alone, which stops the client first.
     { stdio: ["pipe", "pipe", "inherit"], detached: true },
   );

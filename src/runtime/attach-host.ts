@@ -1,2 +1,262 @@
 // SPDX-License-Identifier: MIT
-export {};
+// A client host: one volume of a server, as an NBD endpoint on this machine.
+
+import { hostname } from "node:os";
+import { FarpageError, type IpAddress } from "../base/index.js";
+import { NbdExports, NbdServer } from "../nbd/index.js";
+import {
+  type Backend,
+  type BackendChoice,
+  listenStream,
+  type StreamListener,
+} from "../os/index.js";
+import { RNBD_ACCESS, RnbdClient, type RnbdDevice } from "../rnbd/index.js";
+import { Failure } from "./failure.js";
+import type { Log } from "./log.js";
+import { NbdEndpoint } from "./nbd-endpoint.js";
+import { Stack } from "./stack.js";
+import { type NbdEndpointAddress, nbdUri, type RnbdUri } from "./uri.js";
+
+export interface AttachHostOptions {
+  readonly addresses: readonly IpAddress[];
+  readonly target: RnbdUri;
+  readonly nbd: NbdEndpointAddress;
+  readonly readOnly?: boolean;
+  /** RC connections that carry requests, default 1. */
+  readonly connectionCount?: number;
+  /** Give the server a key to a read's buffer only while the read is under way (default). */
+  readonly invalidate?: boolean;
+  /** Unique on the server; default made from this machine's name. */
+  readonly sessionName?: string;
+  /** How long `start` tries to reach the server and to open the volume, default 30,000. */
+  readonly connectTimeoutMs?: number;
+  /** Requests fail with ETIMEDOUT when the server has been away for so long; default never. */
+  readonly ioTimeoutMs?: number;
+  /** The session is lost (false), or is back (true). */
+  readonly onSession?: (up: boolean) => void;
+  readonly backend?: BackendChoice;
+  readonly log: Log;
+}
+
+const CONNECT_TIMEOUT_MS = 30_000;
+/** A client that died holds its volume until the server has missed it; we wait for that. */
+const BUSY_RETRY_MS = 12_000;
+const BUSY_PAUSE_MS = 500;
+/** How long clients and the server get to finish when the host closes. */
+const CLOSE_TIMEOUT_MS = 10_000;
+
+export class AttachHost {
+  readonly addresses: readonly IpAddress[];
+  readonly backend: Backend;
+  readonly volume: string;
+  readonly readOnly: boolean;
+  readonly nbdUri: string;
+  /** Bytes of the buffers of all NBD connections together. */
+  readonly memoryBytesMax: number;
+  /** Rejects when the session has failed for good, or by a bug of ours. */
+  readonly failed: Promise<never>;
+  private readonly stack: Stack;
+  private readonly client: RnbdClient;
+  private readonly device: RnbdDevice;
+  private readonly endpoint: NbdEndpoint;
+  private readonly log: Log;
+
+  private constructor(parts: {
+    readonly options: AttachHostOptions;
+    readonly stack: Stack;
+    readonly client: RnbdClient;
+    readonly device: RnbdDevice;
+    readonly endpoint: NbdEndpoint;
+    readonly failure: Failure;
+  }) {
+    const { options, stack, endpoint } = parts;
+    this.addresses = options.addresses;
+    this.volume = options.target.volume;
+    this.log = options.log;
+    this.stack = stack;
+    this.backend = stack.backend;
+    this.client = parts.client;
+    this.device = parts.device;
+    this.readOnly = parts.device.limits.readOnly;
+    this.endpoint = endpoint;
+    this.memoryBytesMax = endpoint.server.memoryBytes;
+    this.nbdUri = nbdUri(endpoint.listener.address, this.volume);
+    this.failed = parts.failure.promise;
+  }
+
+  get sizeBytes(): number {
+    return this.device.limits.sizeBytes;
+  }
+
+  /**
+   * Connects, opens the volume and listens for NBD clients.
+   * @throws FarpageError ETIMEDOUT (server unreachable), ECONNREFUSED (nobody serves there), ENOENT (no
+   *   such volume), EPERM (somebody else writes it), EADDRINUSE, EACCES, and as `Stack.open` does.
+   */
+  static async start(options: AttachHostOptions): Promise<AttachHost> {
+    const failure = new Failure();
+    const stack = await Stack.open({
+      addresses: options.addresses,
+      log: options.log,
+      onFailure: (error) => failure.fail(error),
+      ...(options.backend === undefined ? {} : { backend: options.backend }),
+    });
+    let listener: StreamListener | null = null;
+    try {
+      // Before the server is bothered: a taken socket is the commonest mistake.
+      listener = await listenStream(options.nbd, { poller: stack.poller, backend: stack.backend });
+      const client = openClient(options, stack, failure);
+      const device = await openVolume(options, stack, client, failure);
+      const exports = new NbdExports();
+      exports.add(options.target.volume, device, `rnbd volume on ${options.target.addresses[0]}`);
+      const server = new NbdServer({ exports, memory: stack.memory });
+      for (const memory of server.memories) client.registerMemory(memory);
+      const endpoint = new NbdEndpoint(server, listener, options.log);
+      stack.lane.add(endpoint);
+      return new AttachHost({ options, stack, client, device, endpoint, failure });
+    } catch (error) {
+      listener?.close();
+      await stack.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Finishes the requests under way, flushes, closes the volume and the session. Where the server is
+   * away, what waits for it is given up after a while, and the log says so.
+   */
+  async close(): Promise<void> {
+    this.endpoint.drain();
+    this.stack.lane.wake();
+    const drained = await this.stack.until(() => this.endpoint.isIdle, CLOSE_TIMEOUT_MS);
+    if (!drained) this.log.error("requests were still waiting for the server; they are lost");
+    if (drained && !this.readOnly && this.client.isConnected) {
+      await this.stack.flush(this.device).catch((error) => this.log.error(String(error)));
+    }
+    if (drained) {
+      this.client.close();
+      this.stack.lane.wake();
+      await this.stack.until(() => this.client.isClosed, CLOSE_TIMEOUT_MS);
+    }
+    await this.stack.close();
+  }
+}
+
+function openClient(options: AttachHostOptions, stack: Stack, failure: Failure): RnbdClient {
+  const { target, log } = options;
+  const destination = target.addresses[0] as IpAddress;
+  const source = stack.addresses.find((own) => own.family === destination.family);
+  if (source === undefined) {
+    throw new FarpageError(
+      "EADDRNOTAVAIL",
+      `none of the addresses given is IPv${destination.family}, as ${destination} is`,
+    );
+  }
+  const client = new RnbdClient(
+    {
+      context: stack.context,
+      cm: stack.cm,
+      memory: stack.memory,
+      random: stack.random.fork("rtrs"),
+    },
+    {
+      sessionName: options.sessionName ?? defaultSessionName(stack.random.nextU32()),
+      paths: [{ source, destination }],
+      port: target.port,
+      connectionCount: options.connectionCount ?? 1,
+      invalidate: options.invalidate ?? true,
+      ...(options.ioTimeoutMs === undefined ? {} : { ioTimeoutNs: options.ioTimeoutMs * 1e6 }),
+    },
+  );
+  let wasUp = false;
+  client.onUp = () => {
+    if (wasUp) {
+      log.info(`session with ${destination} is back`);
+      options.onSession?.(true);
+    }
+    wasUp = true;
+  };
+  client.onDown = () => {
+    log.warn(`session with ${destination} lost; requests wait`);
+    options.onSession?.(false);
+  };
+  client.onFailed = (error) => failure.fail(error);
+  client.connect();
+  stack.lane.add(client);
+  return client;
+}
+
+/** Unique on the server and telling people whose it is; RTRS allows neither "." nor "/". */
+function defaultSessionName(random: number): string {
+  const name = hostname()
+    .replace(/[^\w-]/g, "-")
+    .slice(0, 200);
+  return `${name}-${random.toString(16).padStart(8, "0")}`;
+}
+
+async function openVolume(
+  options: AttachHostOptions,
+  stack: Stack,
+  client: RnbdClient,
+  failure: Failure,
+): Promise<RnbdDevice> {
+  const { target } = options;
+  const server = `${target.addresses[0]} port ${target.port}`;
+  const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+  const startMs = performance.now();
+  for (;;) {
+    const leftMs = timeoutMs - (performance.now() - startMs);
+    try {
+      return await Promise.race([
+        openOnce(options, stack, client),
+        failure.promise,
+        timeout(leftMs, () =>
+          client.isConnected
+            ? `${server} does not answer the request to open "${target.volume}"`
+            : `${server} can't be reached: is farpage serve running there, and UDP port 4791 open?`,
+        ),
+      ]);
+    } catch (error) {
+      const isBusy = error instanceof FarpageError && error.code === "EPERM";
+      if (!isBusy || performance.now() - startMs > Math.min(BUSY_RETRY_MS, timeoutMs)) {
+        throw explain(error, target.volume, server);
+      }
+      await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
+    }
+  }
+}
+
+function openOnce(
+  options: AttachHostOptions,
+  stack: Stack,
+  client: RnbdClient,
+): Promise<RnbdDevice> {
+  return new Promise((resolve, reject) => {
+    const access = options.readOnly === true ? RNBD_ACCESS.RO : RNBD_ACCESS.RW;
+    client.open(options.target.volume, access, (error, device) => {
+      if (device !== null) resolve(device);
+      else reject(error);
+    });
+    stack.lane.wake();
+  });
+}
+
+function timeout(ms: number, message: () => string): Promise<never> {
+  return new Promise((_, reject) => {
+    const timer = setTimeout(() => reject(new FarpageError("ETIMEDOUT", message())), ms);
+    timer.unref();
+  });
+}
+
+/** The server's errno in the words of somebody who wants to attach a volume. */
+function explain(error: unknown, volume: string, server: string): unknown {
+  if (!(error instanceof FarpageError)) return error;
+  const reasons: Readonly<Record<string, string>> = {
+    ENOENT: `${server} has no volume "${volume}"`,
+    EPERM: `volume "${volume}" of ${server} is open for writing elsewhere; --readonly can share it`,
+    EROFS: `volume "${volume}" of ${server} is read-only: attach it with --readonly`,
+    EACCES: `${server} refuses access to volume "${volume}"`,
+  };
+  const reason = reasons[error.code];
+  return reason === undefined ? error : new FarpageError(error.code, reason, { cause: error });
+}

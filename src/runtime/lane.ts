@@ -196,12 +196,7 @@ export class Lane {
       const end = burst.offset + burst.length;
       for (let offset = burst.offset; offset < end; offset += burst.segmentLength) {
         const left = end - offset;
-        device.onPacket(
-          nowNs,
-          burst,
-          offset,
-          Math.min(left, burst.segmentLength),
-        );
+        device.onPacket(nowNs, burst, offset, Math.min(left, burst.segmentLength));
       }
     }
     return burstCount > 0;

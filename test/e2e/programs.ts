@@ -107,7 +107,8 @@ export function run(
       { timeout: timeoutMs, maxBuffer: 64 << 20 },
       (error, stdout, stderr) => {
         if (error === null) resolve({ stdout, stderr });
-        else reject(new Error(`${program} ${args.join(" ")}: ${error.message}\n${stdout}\n${stderr}`));
+        else
+          reject(new Error(`${program} ${args.join(" ")}: ${error.message}\n${stdout}\n${stderr}`));
       },
     );
   });

@@ -48,9 +48,7 @@ describe("farpage up", () => {
   it("takes its server along when it is killed", async () => {
     const [farpage, ready] = await up(folder());
     await farpage.kill();
-    await expect
-      .poll(() => isAlive(Number(ready["serverPid"])), { timeout: 10_000 })
-      .toBe(false);
+    await expect.poll(() => isAlive(Number(ready["serverPid"])), { timeout: 10_000 }).toBe(false);
   });
 
   it("starts again over a stale socket, with the same disk", async () => {
@@ -103,7 +101,7 @@ for (const backend of ["native", "node"]) {
       const { stdout } = await run("nbdinfo", ["--json", nbd]);
       const info = JSON.parse(stdout).exports[0];
       expect(info["export-size"]).toBe(256 << 20);
-      expect(info).toMatchObject({ "can_flush": true, "can_fua": true, "can_trim": true });
+      expect(info).toMatchObject({ can_flush: true, can_fua: true, can_trim: true });
       expect(info["contexts"]).toContain("base:allocation");
       await run("nbdinfo", ["--map", nbd]);
       await run("nbdinfo", ["--list", nbd]);
