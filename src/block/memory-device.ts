@@ -44,9 +44,8 @@ export class MemoryDevice implements BlockDevice {
   private currentLimits: BlockLimits;
   private readonly sparse: boolean;
   private readonly pageCountMax: number;
-  /** Page i holds bytes i x 64 KiB on; null reads as zeroes. */
-  private pages: (Uint8Array | null)[] = [];
-  private residentCount = 0;
+  /** Page i holds bytes i x 64 KiB on; a page that is not there reads as zeroes. */
+  private readonly pages = new Map<number, Uint8Array>();
   private readonly ledger = new RequestLedger();
   private resized = false;
 
@@ -78,7 +77,7 @@ export class MemoryDevice implements BlockDevice {
       writeZeroesBytesMax: RANGE_BYTES_MAX,
       rotational: false,
     };
-    this.fitPages(sizeBytes);
+    this.makePages(sizeBytes);
   }
 
   get limits(): BlockLimits {
@@ -91,7 +90,7 @@ export class MemoryDevice implements BlockDevice {
 
   /** Bytes of memory that hold the disk's contents now. */
   get residentBytes(): number {
-    return this.residentCount * PAGE_BYTES;
+    return this.pages.size * PAGE_BYTES;
   }
 
   submit(request: BlockRequest): void {
@@ -121,24 +120,20 @@ export class MemoryDevice implements BlockDevice {
   resize(sizeBytes: number): void {
     requireSize(sizeBytes, this.currentLimits.logicalBlockBytes);
     if (sizeBytes === this.currentLimits.sizeBytes) return;
-    if (sizeBytes < this.currentLimits.sizeBytes) {
-      this.clear(sizeBytes, this.currentLimits.sizeBytes - sizeBytes, true);
-    }
-    this.fitPages(sizeBytes);
+    this.cutPages(sizeBytes);
+    this.makePages(sizeBytes);
     this.currentLimits = { ...this.currentLimits, sizeBytes };
     this.resized = true;
   }
 
   close(): void {
     assert(this.ledger.inflight === 0, "no request in flight when a device closes");
-    this.pages = [];
-    this.residentCount = 0;
+    this.pages.clear();
   }
 
   checkInvariants(): void {
     this.ledger.checkInvariants(0);
-    const resident = this.pages.reduce((count, page) => count + (page === null ? 0 : 1), 0);
-    assert(resident === this.residentCount, "resident pages counted right");
+    assert(this.pages.size <= this.pageCountMax, "no more pages than allowed");
   }
 
   private run(request: BlockRequest): number {
@@ -173,8 +168,8 @@ export class MemoryDevice implements BlockDevice {
     for (let at = request.offset; at < end; ) {
       const within = at % PAGE_BYTES;
       const count = Math.min(PAGE_BYTES - within, end - at);
-      const page = this.pages[Math.floor(at / PAGE_BYTES)] as Uint8Array | null;
-      if (page === null) target.fill(0, to, to + count);
+      const page = this.pages.get(Math.floor(at / PAGE_BYTES));
+      if (page === undefined) target.fill(0, to, to + count);
       else target.set(count === PAGE_BYTES ? page : page.subarray(within, within + count), to);
       at += count;
       to += count;
@@ -198,12 +193,11 @@ export class MemoryDevice implements BlockDevice {
   }
 
   private pageForWrite(index: number): Uint8Array | null {
-    const page = this.pages[index] as Uint8Array | null;
-    if (page !== null) return page;
-    if (this.residentCount >= this.pageCountMax) return null;
+    const page = this.pages.get(index);
+    if (page !== undefined) return page;
+    if (this.pages.size >= this.pageCountMax) return null;
     const fresh = new Uint8Array(PAGE_BYTES);
-    this.pages[index] = fresh;
-    this.residentCount++;
+    this.pages.set(index, fresh);
     return fresh;
   }
 
@@ -214,13 +208,8 @@ export class MemoryDevice implements BlockDevice {
       const index = Math.floor(at / PAGE_BYTES);
       const within = at % PAGE_BYTES;
       const count = Math.min(PAGE_BYTES - within, end - at);
-      const page = this.pages[index] as Uint8Array | null;
-      if (page !== null && drop && count === PAGE_BYTES) {
-        this.pages[index] = null;
-        this.residentCount--;
-      } else {
-        page?.fill(0, within, within + count);
-      }
+      if (drop && count === PAGE_BYTES) this.pages.delete(index);
+      else this.pages.get(index)?.fill(0, within, within + count);
       at += count;
     }
   }
@@ -240,18 +229,21 @@ export class MemoryDevice implements BlockDevice {
   }
 
   private isHole(offset: number): boolean {
-    return this.pages[Math.floor(offset / PAGE_BYTES)] === null;
+    return !this.pages.has(Math.floor(offset / PAGE_BYTES));
   }
 
-  private fitPages(sizeBytes: number): void {
+  /** Forgets what lies beyond `sizeBytes`. */
+  private cutPages(sizeBytes: number): void {
     const count = Math.ceil(sizeBytes / PAGE_BYTES);
-    for (let index = count; index < this.pages.length; index++) {
-      if (this.pages[index] !== null) this.residentCount--;
-    }
-    this.pages.length = Math.min(this.pages.length, count);
-    while (this.pages.length < count) this.pages.push(null);
+    for (const index of [...this.pages.keys()]) if (index >= count) this.pages.delete(index);
+    const within = sizeBytes % PAGE_BYTES;
+    if (within > 0) this.pages.get(count - 1)?.fill(0, within);
+  }
+
+  /** Not sparse: all pages from the start. */
+  private makePages(sizeBytes: number): void {
     if (this.sparse) return;
-    for (let index = 0; index < count; index++) {
+    for (let index = 0; index * PAGE_BYTES < sizeBytes; index++) {
       if (this.pageForWrite(index) === null) {
         throw new FarpageError("ENOMEM", `${this.name}: no memory for ${sizeBytes} bytes`);
       }
