@@ -112,6 +112,26 @@ describe("DiskModel", () => {
     expect(() => read(model, sector(first))).toThrow(ModelViolation);
   });
 
+  it("a flush that succeeds though a crash has lost a write before it → a lie that is found", () => {
+    const model = new DiskModel(1);
+    written(model);
+    model.startFlush(1);
+    model.crash();
+    model.endFlush(1, true);
+    expect(() => read(model, sector(0))).toThrow(ModelViolation);
+  });
+
+  it("a flush that failed after the crash → the loss was told, later flushes may succeed", () => {
+    const model = new DiskModel(1);
+    written(model);
+    model.crash();
+    model.startFlush(1);
+    model.endFlush(1, false);
+    model.startFlush(2);
+    model.endFlush(2, true);
+    read(model, sector(0));
+  });
+
   it("a flush that failed → promises nothing; a FUA write is durable by itself", () => {
     const model = new DiskModel(1);
     const first = written(model);

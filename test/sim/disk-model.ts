@@ -9,8 +9,9 @@
 //  - a read gives what was there at one moment between its submission and its completion;
 //  - a discard is a write of zeroes that may choose to do nothing;
 //  - when the machine crashes, a sector goes back to any write that is not surely behind a durable
-//    one. Durable is: completed before a flush was submitted that has completed, or completed with
-//    FUA.
+//    one. Durable is: completed before a flush was submitted that has succeeded, or completed with
+//    FUA. So a flush that succeeds after a crash says that nothing before it was lost. One that
+//    fails says the opposite, once and for all writes that were not durable.
 
 import { assert } from "../../src/base/index.js";
 
@@ -120,12 +121,19 @@ export class DiskModel {
     assert(startedAt !== undefined, "the flush was started");
     this.flushes.delete(id);
     this.now++;
-    if (!isDone) return;
-    for (const afterCrash of this.afterCrash) {
+    for (let sector = 0; sector < this.sectorCount; sector++) {
+      const afterCrash = this.at(this.afterCrash, sector);
       if (afterCrash.size === 1) continue;
-      for (const durable of [...afterCrash]) {
-        const write = this.writes.get(durable) as Write;
-        if (write.isSure && write.endedAt < startedAt) this.dropBefore(afterCrash, write);
+      for (const candidate of [...afterCrash]) {
+        const write = this.writes.get(candidate) as Write;
+        if (!isDone) {
+          // The failure was told: what was not durable may be lost, and stays lost.
+          if (write.endedAt < this.now) write.isSure = false;
+        } else if (write.isSure && write.endedAt < startedAt) {
+          // If the machine crashed meanwhile, then this write has survived: the flush says so.
+          this.dropBefore(afterCrash, write);
+          this.dropBefore(this.at(this.current, sector), write);
+        }
       }
     }
   }

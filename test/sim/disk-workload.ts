@@ -32,6 +32,8 @@ export interface WorkloadOptions {
   readonly thinkNsMax: number;
   /** Errors that are no surprise (a faulty disk); none by default. */
   readonly expectedErrnos?: readonly number[];
+  /** The same for FLUSH alone (a machine that crashes). */
+  readonly expectedFlushErrnos?: readonly number[];
   /** Memory of `depth * lengthMax` bytes that the device can use. */
   readonly memory: Memory;
 }
@@ -135,12 +137,7 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
     slot.isBusy = false;
     this.completedCount++;
     const { errno, operation, flags } = request;
-    if (errno !== 0) {
-      if (!(this.options.expectedErrnos ?? []).includes(errno)) {
-        throw new ModelViolation(`operation ${operation} failed with ${errnoName(errno)}`);
-      }
-      this.failedCount++;
-    }
+    if (errno !== 0) this.acceptFailure(operation, errno);
     const isFua = (flags & BLOCK_FLAG.FUA) !== 0;
     switch (operation) {
       case BLOCK_OPERATION.READ:
@@ -156,6 +153,15 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
         this.model.endWrite(slot.id, errno === 0 ? "done" : "maybe", isFua);
     }
     if (this.completedCount % 256 === 0) this.model.collect();
+  }
+
+  private acceptFailure(operation: BlockOperation, errno: number): void {
+    const { expectedErrnos = [], expectedFlushErrnos = [] } = this.options;
+    const isFlush = operation === BLOCK_OPERATION.FLUSH;
+    if (!expectedErrnos.includes(errno) && !(isFlush && expectedFlushErrnos.includes(errno))) {
+      throw new ModelViolation(`operation ${operation} failed with ${errnoName(errno)}`);
+    }
+    this.failedCount++;
   }
 
   private wantsMore(): boolean {

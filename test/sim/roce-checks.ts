@@ -25,8 +25,8 @@ class Flows {
 }
 
 /**
- * Fails when a packet leaves with an ICRC that is wrong for the IP identification that an unconnected
- * socket with DO puts there: its index in its GSO send (rocev2 facts, section 7.1).
+ * Fails when a packet leaves with an ICRC that is wrong for the IP identification that an
+ * unconnected socket with DO puts there: its index in its GSO send (rocev2 facts, section 7.1).
  */
 export function icrcObserver(): PacketObserver {
   const engine = new IcrcEngine();
