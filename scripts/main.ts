@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The project's own tools: `node dist/scripts/main.js COMMAND`. One entry with subcommands.
 
+import { runE2e } from "./e2e.js";
 import { runTidy } from "./tidy/tidy.js";
 
 const USAGE = `usage: node dist/scripts/main.js COMMAND
 
   tidy [--update]   checks imports, floors, sizes, words and dependencies;
                     --update lowers the ratchet to what is needed now
+  e2e [vitest arguments]
+                    the built program under stock clients, which it installs where it may
 `;
 
 function main(args: readonly string[]): number {
@@ -14,6 +17,8 @@ function main(args: readonly string[]): number {
   switch (command) {
     case "tidy":
       return runTidy(process.cwd(), rest.includes("--update")) === 0 ? 0 : 1;
+    case "e2e":
+      return runE2e(rest);
     default:
       process.stderr.write(USAGE);
       return 2;
