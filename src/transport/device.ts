@@ -1,28 +1,76 @@
 // SPDX-License-Identifier: MIT
-// The software RDMA device: what a NIC is to its host.
+// The software RDMA device: what a NIC is to its host. It owns the hardware objects (queue pairs,
+// completion queues, shared receive queues, memory regions), finds the queue pair of each received
+// packet, and shares out the transmit batch among those that have something to send.
+//
+// Sans-I/O: `onPacket` and `pump` are the only ways in and out of it; time comes with them. Nothing is
+// allocated by either in the steady state.
 
-import { type Crc32, type IpAddress, type Random, SeededRandom } from "../base/index.js";
+import {
+  assert,
+  type Crc32,
+  FarpageError,
+  IntRing,
+  type IpAddress,
+  type Random,
+  randomBelow,
+  updateCrc32,
+} from "../base/index.js";
+import {
+  BTH_BYTES,
+  bthAckRequest,
+  bthDestinationQpn,
+  bthOpcode,
+  bthPkey,
+  bthPsn,
+  bthSolicited,
+  CNP_OPCODE,
+  checkPacket,
+  ICRC_RESULT,
+  IcrcEngine,
+  OPCODE_FLAG,
+  OPCODE_FLAGS,
+  opcodeTransport,
+  PACKET_FAULT,
+  payloadLength,
+  payloadOffset,
+  pkeyMatches,
+  QPN_GSI,
+  QPN_MULTICAST,
+  TRANSPORT,
+} from "../wire/index.js";
+import { ByteWindow, WaitLinks } from "./byte-window.js";
+import { onResponse } from "./completer.js";
 import { CqCore } from "./completion-queue.js";
-import { DeviceCounters } from "./counters.js";
-import type { DeviceEvent } from "./device-event.js";
-import type { RxBurst, TxBatch, TxFlow } from "./link.js";
+import { DeviceCounters, DROP_REASON, type DropReason } from "./counters.js";
+import { DEVICE_EVENT, DeviceEvent, type DeviceEventType } from "./device-event.js";
+import { type Flow, FlowTable } from "./flow.js";
+import { KeyTable } from "./key-table.js";
+import { RxBurst, type TxBatch } from "./link.js";
+import { RxPacket, TURN } from "./packet-io.js";
+import { QP_STATE, QP_TYPE } from "./qp-state.js";
 import { QpCore, type QpInit } from "./queue-pair.js";
 import { SrqCore } from "./receive-queue.js";
 import { RegionTable } from "./regions.js";
+import { onTimer } from "./retransmit.js";
+import { SourceTable } from "./source-table.js";
+import { TimerHeap } from "./timer-heap.js";
+import { SGE_COUNT_MAX } from "./work-request.js";
 
 /** What a device is made of. Every bound has a default; memory is taken as objects are created. */
 export interface DeviceOptions {
   /** Local addresses and the link MTU of each, by port index (`Link.addresses`, `Link.linkMtus`). */
   readonly addresses: readonly IpAddress[];
   readonly linkMtus: readonly number[];
-  /** Keys, QPNs and the like come from here: must be unpredictable to peers. */
+  /** Keys and QPNs come from here: must be unpredictable to peers. */
   readonly random: Random;
   /** CRC-32 for long payloads; the portable one if absent. */
   readonly crc32?: Crc32;
-  /** Bytes in flight towards one peer: what its receive buffer takes. */
+  /** Bytes in flight towards one peer host: what its receive buffer takes. 1 MiB if absent. */
   readonly windowBytes?: number;
-  /** Bytes of READ responses outstanding towards this device: `Link.receiveBufferBytes`. */
+  /** Bytes of READ responses outstanding: `Link.receiveBufferBytes`. `windowBytes` if absent. */
   readonly receiveBufferBytes?: number;
+  /** Queue pairs at once, 1024 if absent; memory regions, 8192; requests per queue, 16384. */
   readonly qpCountMax?: number;
   readonly regionCountMax?: number;
   readonly wrCountMax?: number;
@@ -30,73 +78,469 @@ export interface DeviceOptions {
   readonly probes?: boolean;
 }
 
+const WINDOW_BYTES = 1 << 20;
+const QP_COUNT_MAX = 1024;
+const REGION_COUNT_MAX = 8192;
+const WR_COUNT_MAX = 16_384;
+const CQ_DEPTH_MAX = 1 << 20;
+/** Flows that are remembered; see `FlowTable`. */
+const FLOW_COUNT_MAX = 4096;
+/** Events that nobody fetches: the oldest goes when there are more. */
+const EVENT_COUNT_MAX = 4096;
+const INLINE_BYTES_MAX = 4096;
+/** A READ is asked for in pieces of at most this much, whatever the window. */
+const READ_PIECE_BYTES_MAX = 1 << 20;
+const MTU_MAX = 4096;
+/** Link MTU less RoCE MTU, by rxe's rule (facts page, section 5). */
+const ROCE_OVERHEAD_BYTES = 80;
+
 export class Device {
   readonly addresses: readonly IpAddress[];
-  /** RoCE MTU of each port, from its link MTU by the rule of rxe (facts page, section 5). */
+  /** RoCE MTU of each port, from its link MTU by the rule of rxe. */
   readonly activeMtus: readonly number[];
   readonly regions: RegionTable;
-  readonly counters: DeviceCounters;
+  readonly counters = new DeviceCounters();
 
+  /** For the device's own stages. */
+  readonly icrc: IcrcEngine;
+  readonly readWindow: ByteWindow;
+  readonly readPieceBytes: number;
+  readonly probes: boolean;
+  readonly scratch = new RxBurst(new Uint8Array(64));
+
+  private readonly random: Random;
+  private readonly qpCountMax: number;
+  private readonly wrCountMax: number;
+  private readonly flows: FlowTable;
+  private readonly waitLinks: WaitLinks;
+  private readonly sources: SourceTable;
+  private readonly packet = new RxPacket();
+  /** Queue pairs by index, and the index by QPN. */
+  private readonly qps: (QpCore | null)[] = [];
+  private readonly qpIndexes: KeyTable;
+  private readonly freeQpIndexes: number[] = [];
+  private readonly gsis: (QpCore | null)[];
+  private qpCountNow = 0;
+  /** Queue pairs that may have something to send; a flag says that one is in the ring. */
+  private readonly active: IntRing;
+  private readonly isActive: Uint8Array;
+  private readonly timers: TimerHeap;
+  /** Completion queues whose listeners are to be called, and those that have overflowed. */
+  private readonly cqEvents: CqCore[] = [];
+  private readonly cqOverflows: CqCore[] = [];
+  private readonly events: DeviceEvent[] = [];
+  private nextPdIndex = 0;
+  private readonly freePdIndexes: number[] = [];
+  private isBusy = false;
+
+  /** @throws FarpageError EINVAL for a link MTU that holds no RoCE packet. */
   constructor(options: DeviceOptions) {
+    const windowBytes = options.windowBytes ?? WINDOW_BYTES;
+    const qpCountMax = options.qpCountMax ?? QP_COUNT_MAX;
+    const receiveBytes = Math.min(options.receiveBufferBytes ?? windowBytes, 1 << 30);
+    assert(options.addresses.length === options.linkMtus.length, "every address has a link MTU");
     this.addresses = options.addresses;
-    this.activeMtus = options.linkMtus;
-    this.regions = new RegionTable(options.regionCountMax ?? 4096, new SeededRandom(0));
-    this.counters = new DeviceCounters();
+    this.activeMtus = options.linkMtus.map(activeMtuOf);
+    this.random = options.random.fork("transport");
+    this.regions = new RegionTable(
+      options.regionCountMax ?? REGION_COUNT_MAX,
+      this.random.fork("keys"),
+    );
+    this.icrc = new IcrcEngine(options.crc32 ?? updateCrc32);
+    this.probes = options.probes ?? true;
+    this.qpCountMax = qpCountMax;
+    this.wrCountMax = options.wrCountMax ?? WR_COUNT_MAX;
+    this.waitLinks = new WaitLinks(qpCountMax);
+    this.flows = new FlowTable(this.addresses, windowBytes, FLOW_COUNT_MAX, this.waitLinks);
+    this.readWindow = new ByteWindow(receiveBytes, this.waitLinks);
+    // Four pieces under way keep a READ flowing.
+    const piece = Math.floor(receiveBytes / 4 / MTU_MAX) * MTU_MAX;
+    this.readPieceBytes = Math.min(READ_PIECE_BYTES_MAX, Math.max(MTU_MAX, piece));
+    this.sources = new SourceTable(this.addresses);
+    this.qpIndexes = new KeyTable(qpCountMax);
+    this.gsis = this.addresses.map(() => null);
+    this.active = new IntRing(qpCountMax);
+    this.isActive = new Uint8Array(qpCountMax);
+    this.timers = new TimerHeap(qpCountMax);
   }
 
-  /** The flow from a port to an address; the same arguments give the same object. */
-  flow(port: number, destination: IpAddress, trafficClass = 0): TxFlow {
-    return { port, destination, destinationPort: 4791, trafficClass };
+  /** Queue pairs that exist. */
+  get qpCount(): number {
+    return this.qpCountNow;
+  }
+
+  /**
+   * The flow from a port to an address.
+   * @throws FarpageError EINVAL when there is no such port or the IP versions differ.
+   */
+  flow(port: number, destination: IpAddress, trafficClass = 0): Flow {
+    return this.flows.flow(port, destination, trafficClass);
   }
 
   /** A number for a protection domain, used by no other until `freePd`. */
   allocatePd(): number {
-    return 0;
+    return this.freePdIndexes.pop() ?? this.nextPdIndex++;
   }
 
-  freePd(_pdIndex: number): void {}
+  /** Preconditions: nothing of that protection domain is left. */
+  freePd(pdIndex: number): void {
+    this.freePdIndexes.push(pdIndex);
+  }
 
-  /** @throws FarpageError EINVAL, ENOMEM. */
+  /** @throws FarpageError EINVAL for a depth out of range. */
   createCq(depth: number): CqCore {
-    return new CqCore({ cqEvent: () => {}, cqOverflow: () => {} }, depth);
+    if (!(Number.isInteger(depth) && depth >= 1 && depth <= CQ_DEPTH_MAX)) {
+      throw new FarpageError("EINVAL", `a completion queue holds 1 to ${CQ_DEPTH_MAX} completions`);
+    }
+    return new CqCore(this, depth);
   }
 
   /** @throws FarpageError EBUSY while a queue pair uses it. */
-  destroyCq(_cq: CqCore): void {}
+  destroyCq(cq: CqCore): void {
+    if (cq.userCount > 0) throw new FarpageError("EBUSY", "queue pairs use the completion queue");
+    cq.isDestroyed = true;
+    cq.disarm();
+    this.forgetEvents((event) => event.cq === cq);
+  }
 
-  /** @throws FarpageError EINVAL, ENOMEM. */
+  /** @throws FarpageError EINVAL for a depth or an entry count out of range. */
+  createSrq(pdIndex: number, depth: number, sgeCountMax = 1): SrqCore {
+    if (!(Number.isInteger(depth) && depth >= 1 && depth <= this.wrCountMax)) {
+      throw new FarpageError("EINVAL", `a shared receive queue holds 1 to ${this.wrCountMax}`);
+    }
+    if (!(sgeCountMax >= 0 && sgeCountMax <= SGE_COUNT_MAX)) {
+      throw new FarpageError("EINVAL", `a receive has at most ${SGE_COUNT_MAX} entries`);
+    }
+    return new SrqCore(this, pdIndex, depth, sgeCountMax);
+  }
+
+  /** @throws FarpageError EBUSY while a queue pair uses it. */
+  destroySrq(srq: SrqCore): void {
+    if (srq.userCount > 0) throw new FarpageError("EBUSY", "queue pairs use the receive queue");
+    srq.isDestroyed = true;
+    srq.queue.clear();
+    this.forgetEvents((event) => event.srq === srq);
+  }
+
+  /**
+   * Makes a queue pair in RESET, with an unpredictable number (GSI: 1).
+   * @throws FarpageError EINVAL for a bound out of range or objects that don't fit; EBUSY when the
+   *   port has its GSI; ENOMEM when the device has all its queue pairs.
+   */
   createQp(init: QpInit): QpCore {
-    return new QpCore(this, 2, init);
+    this.checkQpInit(init);
+    if (this.qpCountNow === this.qpCountMax) {
+      throw new FarpageError("ENOMEM", `the device has all its ${this.qpCountMax} queue pairs`);
+    }
+    const index = this.freeQpIndexes.pop() ?? this.qps.length;
+    const isGsi = init.type === QP_TYPE.GSI;
+    const qpn = isGsi ? QPN_GSI : this.drawQpn();
+    const qp = new QpCore(this, index, qpn, init);
+    this.qps[index] = qp;
+    this.qpCountNow++;
+    if (isGsi) this.gsis[qp.port] = qp;
+    else this.qpIndexes.insert(qpn, index);
+    init.sendCq.userCount++;
+    init.recvCq.userCount++;
+    if (qp.srq !== null) qp.srq.userCount++;
+    return qp;
   }
 
   /** Ends a queue pair: nothing of it completes any more, its waiting completions are gone. */
-  destroyQp(_qp: QpCore): void {}
-
-  /** @throws FarpageError EINVAL, ENOMEM. */
-  createSrq(pdIndex: number, depth: number, sgeCountMax = 1): SrqCore {
-    return new SrqCore({ srqLimitReached: () => {} }, pdIndex, depth, sgeCountMax);
+  destroyQp(qp: QpCore): void {
+    if (qp.isDestroyed) return;
+    assert(this.qps[qp.index] === qp, "the queue pair is this device's");
+    qp.reset();
+    qp.isDestroyed = true;
+    this.qps[qp.index] = null;
+    this.freeQpIndexes.push(qp.index);
+    this.qpCountNow--;
+    if (qp.type === QP_TYPE.GSI) this.gsis[qp.port] = null;
+    else this.qpIndexes.remove(qp.qpn);
+    qp.sendCq.userCount--;
+    qp.recvCq.userCount--;
+    if (qp.srq !== null) qp.srq.userCount--;
+    this.forgetEvents((event) => event.qp === qp);
   }
-
-  /** @throws FarpageError EBUSY while a queue pair uses it. */
-  destroySrq(_srq: SrqCore): void {}
 
   /** Takes the oldest asynchronous event. @returns false when there is none. */
-  pollEvent(_into: DeviceEvent): boolean {
-    return false;
+  pollEvent(into: DeviceEvent): boolean {
+    const event = this.events.shift();
+    if (event === undefined) return false;
+    into.type = event.type;
+    into.qp = event.qp;
+    into.cq = event.cq;
+    into.srq = event.srq;
+    return true;
   }
 
-  /** One received datagram: bytes `offset .. offset + length - 1` of the burst. */
-  onPacket(_nowNs: number, _burst: RxBurst, _offset: number, _length: number): void {}
+  /**
+   * Takes one datagram: `length` bytes at `offset` of the burst, borrowed for the call. Whatever it
+   * is, nothing worse comes of it than a count in `counters.drops` or the end of one queue pair.
+   */
+  onPacket(nowNs: number, burst: RxBurst, offset: number, length: number): void {
+    assert(!this.isBusy, "the device is not re-entered");
+    this.isBusy = true;
+    const { counters } = this;
+    counters.packetsReceived++;
+    counters.bytesReceived += length;
+    const reason = this.receive(nowNs, burst, offset, length);
+    if (reason !== DROP_REASON.NONE) {
+      counters.drops[reason] = (counters.drops[reason] as number) + 1;
+    }
+    this.isBusy = false;
+  }
 
-  /** Fires timers, calls armed listeners, fills `tx`. @returns whether more is ready than fitted. */
-  pump(_nowNs: number, _tx: TxBatch): boolean {
-    return false;
+  /**
+   * Fires due timers, calls the listeners of armed completion queues, and fills `tx`.
+   * @returns whether more is ready than fitted.
+   */
+  pump(nowNs: number, tx: TxBatch): boolean {
+    assert(!this.isBusy, "the device is not re-entered");
+    this.isBusy = true;
+    for (let index = this.timers.takeDue(nowNs); index >= 0; index = this.timers.takeDue(nowNs)) {
+      const requester = this.qps[index]?.requester;
+      if (requester) onTimer(requester, nowNs);
+    }
+    // What came in since the last turn, before sending, so that what is posted now leaves now.
+    this.deliverCqEvents();
+    const isFull = this.transmitActive(nowNs, tx);
+    this.deliverCqEvents();
+    this.isBusy = false;
+    return isFull;
   }
 
   /** When `pump` must be called though no packet came: 0 for at once, Infinity for never. */
   deadlineNs(): number {
-    return Number.POSITIVE_INFINITY;
+    if (this.active.count > 0 || this.cqEvents.length > 0 || this.cqOverflows.length > 0) return 0;
+    return this.timers.deadlineNs();
   }
 
-  checkInvariants(): void {}
+  checkInvariants(): void {
+    this.regions.checkInvariants();
+    this.timers.checkInvariants();
+    let count = 0;
+    for (const qp of this.qps) {
+      if (qp === null) continue;
+      count++;
+      qp.checkInvariants();
+      qp.sendCq.checkInvariants();
+    }
+    assert(count === this.qpCountNow, "every queue pair is counted");
+  }
+
+  /** Stages only: `qp` may have something to send. */
+  activate(qp: QpCore): void {
+    if (this.isActive[qp.index] === 1) return;
+    this.isActive[qp.index] = 1;
+    this.active.push(qp.index);
+  }
+
+  /** Stages only: if `window` has room, the queue pair that has waited longest for it goes on. */
+  wakeOne(window: ByteWindow): void {
+    const index = window.takeWaiter();
+    const qp = index < 0 ? null : this.qps[index];
+    if (qp) this.activate(qp);
+  }
+
+  /** Stages only: when `qp` wants `pump` to look at its timers. */
+  setTimer(qp: QpCore, deadlineNs: number): void {
+    this.timers.set(qp.index, deadlineNs);
+  }
+
+  raiseQpEvent(qp: QpCore, type: DeviceEventType): void {
+    this.raise(type, qp, null, null);
+  }
+
+  cqEvent(cq: CqCore): void {
+    this.cqEvents.push(cq);
+  }
+
+  cqOverflow(cq: CqCore): void {
+    this.counters.completionQueueOverflows++;
+    this.cqOverflows.push(cq);
+    this.raise(DEVICE_EVENT.CQ_ERR, null, cq, null);
+  }
+
+  srqLimitReached(srq: SrqCore): void {
+    this.raise(DEVICE_EVENT.SRQ_LIMIT_REACHED, null, null, srq);
+  }
+
+  private raise(
+    type: DeviceEventType,
+    qp: QpCore | null,
+    cq: CqCore | null,
+    srq: SrqCore | null,
+  ): void {
+    const event = new DeviceEvent();
+    event.type = type;
+    event.qp = qp;
+    event.cq = cq;
+    event.srq = srq;
+    if (this.events.length === EVENT_COUNT_MAX) this.events.shift();
+    this.events.push(event);
+  }
+
+  private forgetEvents(isGone: (event: DeviceEvent) => boolean): void {
+    for (let i = this.events.length - 1; i >= 0; i--) {
+      if (isGone(this.events[i] as DeviceEvent)) this.events.splice(i, 1);
+    }
+  }
+
+  private receive(nowNs: number, burst: RxBurst, offset: number, length: number): DropReason {
+    const { view } = burst;
+    const fault = checkPacket(view, offset, length);
+    if (fault !== PACKET_FAULT.NONE) return reasonOfFault(fault);
+    const opcode = bthOpcode(view, offset);
+    if (opcode === CNP_OPCODE) return DROP_REASON.CONGESTION_NOTIFICATION;
+    const qp = this.findQp(bthDestinationQpn(view, offset), burst.port);
+    if (qp === null) return DROP_REASON.QPN;
+    const flags = OPCODE_FLAGS[opcode] as number;
+    const isRc = qp.type === QP_TYPE.RC;
+    if (opcodeTransport(opcode) !== (isRc ? TRANSPORT.RC : TRANSPORT.UD)) {
+      return DROP_REASON.QP_TYPE;
+    }
+    const isResponse = (flags & OPCODE_FLAG.RESPONSE) !== 0;
+    const { state } = qp;
+    if (isResponse) {
+      if (state !== QP_STATE.RTS && state !== QP_STATE.SQD) return DROP_REASON.QP_STATE;
+    } else if (state < QP_STATE.RTR || state === QP_STATE.ERR) {
+      return DROP_REASON.QP_STATE;
+    }
+    if (!pkeyMatches(bthPkey(view, offset))) return DROP_REASON.PKEY;
+    if (!(isRc ? isFromPeer(qp, burst) : qp.port === burst.port)) return DROP_REASON.ADDRESS;
+    if (!this.isIntact(burst, offset, length)) return DROP_REASON.ICRC;
+
+    const packet = this.packet;
+    packet.burst = burst;
+    packet.bytes = burst.bytes;
+    packet.view = view;
+    packet.offset = offset;
+    packet.length = length;
+    packet.opcode = opcode;
+    packet.flags = flags;
+    packet.psn = bthPsn(view, offset);
+    packet.ackRequest = bthAckRequest(view, offset);
+    packet.solicited = bthSolicited(view, offset);
+    packet.extended = offset + BTH_BYTES;
+    packet.payloadOffset = offset + payloadOffset(view, offset);
+    packet.payloadLength = payloadLength(view, offset, length);
+    if (qp.datagrams !== null) return qp.datagrams.onDatagram(packet);
+    if (isResponse) return qp.requester ? onResponse(qp.requester, packet, nowNs) : 0;
+    return qp.responder ? qp.responder.onRequest(packet) : 0;
+  }
+
+  private findQp(qpn: number, port: number): QpCore | null {
+    if (qpn === QPN_GSI) return this.gsis[port] ?? null;
+    const index = this.qpIndexes.get(qpn);
+    return index < 0 ? null : (this.qps[index] as QpCore | null);
+  }
+
+  private isIntact(burst: RxBurst, offset: number, length: number): boolean {
+    const flow = this.sources.flow(burst);
+    // A GSO send numbers its segments from 0, and this burst probably was one (facts page, 7.1).
+    const index = ((offset - burst.offset) / burst.segmentLength) & 0xffff;
+    const result = this.icrc.check(flow, burst.bytes, burst.view, offset, length, index);
+    return result !== ICRC_RESULT.BAD;
+  }
+
+  /** @returns whether the batch is full with something left to send. */
+  private transmitActive(nowNs: number, tx: TxBatch): boolean {
+    while (this.active.count > 0) {
+      const index = this.active.shift();
+      this.isActive[index] = 0;
+      const qp = this.qps[index];
+      if (!qp) continue;
+      const turn = qp.transmit(nowNs, tx);
+      if (turn !== TURN.IDLE) this.activate(qp);
+      if (turn === TURN.FULL) return true;
+      // Room that this queue pair left is the next one's.
+      if (qp.flow !== null) this.wakeOne(qp.flow.window);
+      this.wakeOne(this.readWindow);
+    }
+    return false;
+  }
+
+  /** Calls listeners, and takes down the queue pairs of completion queues that have overflowed. */
+  private deliverCqEvents(): void {
+    for (let cq = this.cqOverflows.pop(); cq !== undefined; cq = this.cqOverflows.pop()) {
+      for (const qp of this.qps) {
+        if (qp !== null && (qp.sendCq === cq || qp.recvCq === cq)) qp.enterError();
+      }
+    }
+    // Only those that are here now: a listener that arms and posts is served in the next turn.
+    for (let count = this.cqEvents.length; count > 0; count--) {
+      this.cqEvents.shift()?.deliverEvent();
+    }
+  }
+
+  private drawQpn(): number {
+    for (;;) {
+      const qpn = randomBelow(this.random, 1 << 24);
+      if (qpn > QPN_GSI && qpn !== QPN_MULTICAST && this.qpIndexes.get(qpn) < 0) return qpn;
+    }
+  }
+
+  private checkQpInit(init: QpInit): void {
+    const refuse = (why: string): never => {
+      throw new FarpageError("EINVAL", why);
+    };
+    const isBetween = (value: number, max: number): boolean =>
+      Number.isInteger(value) && value >= 0 && value <= max;
+    if (init.type !== QP_TYPE.RC && init.type !== QP_TYPE.UD && init.type !== QP_TYPE.GSI) {
+      refuse("a queue pair is RC, UD or GSI");
+    }
+    if (
+      !isBetween(init.maxSendWr, this.wrCountMax) ||
+      !isBetween(init.maxRecvWr, this.wrCountMax)
+    ) {
+      refuse(`a queue holds at most ${this.wrCountMax} requests`);
+    }
+    const sges = Math.max(init.maxSendSge ?? 1, init.maxRecvSge ?? 1);
+    if (!isBetween(sges, SGE_COUNT_MAX)) refuse(`a request has at most ${SGE_COUNT_MAX} entries`);
+    if (!isBetween(init.maxInlineData ?? 0, INLINE_BYTES_MAX)) {
+      refuse(`inline data is at most ${INLINE_BYTES_MAX} bytes`);
+    }
+    if (init.sendCq.isDestroyed || init.recvCq.isDestroyed) refuse("the completion queue is gone");
+    const srq = init.srq ?? null;
+    if (srq !== null && (srq.isDestroyed || srq.pdIndex !== init.pdIndex)) {
+      refuse("the shared receive queue is gone or of another protection domain");
+    }
+    if (init.type !== QP_TYPE.GSI) return;
+    const port = init.port ?? -1;
+    if (!isBetween(port, this.addresses.length - 1)) refuse("a GSI needs a port of the device");
+    if (this.gsis[port] !== null) throw new FarpageError("EBUSY", `port ${port} has its GSI`);
+  }
+}
+
+function isFromPeer(qp: QpCore, burst: RxBurst): boolean {
+  const { flow } = qp;
+  if (flow === null || flow.port !== burst.port) return false;
+  const peer = flow.destination;
+  return (
+    peer.word3 === burst.source3 &&
+    peer.word2 === burst.source2 &&
+    peer.word1 === burst.source1 &&
+    peer.word0 === burst.source0
+  );
+}
+
+function reasonOfFault(fault: number): DropReason {
+  switch (fault) {
+    case PACKET_FAULT.SHORT:
+      return DROP_REASON.TOO_SHORT;
+    case PACKET_FAULT.VERSION:
+      return DROP_REASON.TRANSPORT_VERSION;
+    case PACKET_FAULT.OPCODE:
+      return DROP_REASON.OPCODE;
+    default:
+      return DROP_REASON.LENGTH;
+  }
+}
+
+function activeMtuOf(linkMtu: number): number {
+  let mtu = MTU_MAX;
+  while (mtu >= 256 && mtu > linkMtu - ROCE_OVERHEAD_BYTES) mtu /= 2;
+  if (mtu < 256) throw new FarpageError("EINVAL", `a link MTU of ${linkMtu} holds no RoCE packet`);
+  return mtu;
 }

@@ -29,7 +29,7 @@ export {
   type QpStateName,
   type QpType,
 } from "./qp-state.js";
-export { QpCore, type QpInit } from "./queue-pair.js";
+export { QpCore, type QpInit, type QpQuery } from "./queue-pair.js";
 export { ReceiveQueue, SrqCore } from "./receive-queue.js";
 export { RegionTable } from "./regions.js";
 export {

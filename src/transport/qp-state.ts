@@ -175,7 +175,7 @@ export function checkTransition(type: QpType, from: QpState, attributes: QpAttri
     refuse(`the queue pair is in ${QP_STATE_NAMES[from]}, not in ${assumed}`);
   }
   const transition = findTransition(type, from, to);
-  if (transition === null) return refuse(`a queue pair can't go from ${move}`);
+  if (transition === null) refuse(`a queue pair can't go from ${move}`);
 
   const given = Object.entries(attributes)
     .filter(([, value]) => value !== undefined)

@@ -3,19 +3,17 @@
 // and, with a limit event, as a shared receive queue (IBTA vol1 §10.2.9; ibv_create_srq(3)).
 
 import { assert, ERRNO } from "../base/index.js";
-import { type RecvWorkRequest, SGE_COUNT_MAX } from "./work-request.js";
+import { SgeTable } from "./sge-table.js";
+import type { RecvWorkRequest } from "./work-request.js";
 
 /** A bounded ring of posted receives, oldest first. */
 export class ReceiveQueue {
-  /** Receives that fit: what was asked for, exactly. */
+  /** Receives that fit: exactly what was asked for. */
   readonly depth: number;
   readonly sgeCountMax: number;
-  /** Slot arrays; `head & mask` is the oldest. Four SGEs per slot. */
-  readonly wrIds: Float64Array;
-  readonly sgeCounts: Uint8Array;
-  readonly sgeAddresses: Float64Array;
-  readonly sgeLengths: Uint32Array;
-  readonly sgeKeys: Uint32Array;
+  /** Scatter lists by slot. */
+  readonly sges: SgeTable;
+  private readonly wrIds: Float64Array;
   private readonly mask: number;
   private head = 0;
   private tail = 0;
@@ -23,17 +21,13 @@ export class ReceiveQueue {
   /** @param depth 0 .. 2^20; 0 for a queue pair that only sends. */
   constructor(depth: number, sgeCountMax: number) {
     assert(depth >= 0 && depth <= 1 << 20, "receive queue depth in range");
-    assert(sgeCountMax >= 0 && sgeCountMax <= SGE_COUNT_MAX, "receive entries in range");
     let slots = 1;
     while (slots < depth) slots *= 2;
     this.depth = depth;
     this.sgeCountMax = sgeCountMax;
     this.mask = slots - 1;
     this.wrIds = new Float64Array(slots);
-    this.sgeCounts = new Uint8Array(slots);
-    this.sgeAddresses = new Float64Array(slots * SGE_COUNT_MAX);
-    this.sgeLengths = new Uint32Array(slots * SGE_COUNT_MAX);
-    this.sgeKeys = new Uint32Array(slots * SGE_COUNT_MAX);
+    this.sges = new SgeTable(slots);
   }
 
   /** Receives posted and not taken yet, 0 .. depth. */
@@ -43,22 +37,14 @@ export class ReceiveQueue {
 
   /**
    * Copies a request to the end of the queue.
-   * @returns 0; EINVAL for too many entries or a length that is none; ENOMEM when full.
+   * @returns 0; EINVAL for too many entries or a range that is none; ENOMEM when full.
    */
   post(wr: RecvWorkRequest): number {
     if (!(wr.sgeCount >= 0 && wr.sgeCount <= this.sgeCountMax)) return ERRNO.EINVAL;
     if (this.count >= this.depth) return ERRNO.ENOMEM;
     const slot = this.tail & this.mask;
-    let at = slot * SGE_COUNT_MAX;
-    for (let i = 0; i < wr.sgeCount; i++, at++) {
-      const sge = wr.sges[i] as { address: number; length: number; lkey: number };
-      if (!(sge.length >= 0 && sge.length <= 0x8000_0000)) return ERRNO.EINVAL;
-      this.sgeAddresses[at] = sge.address;
-      this.sgeLengths[at] = sge.length;
-      this.sgeKeys[at] = sge.lkey;
-    }
+    if (!this.sges.store(slot, wr.sges, wr.sgeCount)) return ERRNO.EINVAL;
     this.wrIds[slot] = wr.wrId;
-    this.sgeCounts[slot] = wr.sgeCount;
     this.tail = (this.tail + 1) | 0;
     return 0;
   }
@@ -69,7 +55,11 @@ export class ReceiveQueue {
     return this.head & this.mask;
   }
 
-  /** Takes the oldest receive; its slot's contents stay readable until the next `post`. */
+  wrIdOf(slot: number): number {
+    return this.wrIds[slot] as number;
+  }
+
+  /** Takes the oldest receive; its slot's contents stay until the next `post`. */
   take(): void {
     assert(this.head !== this.tail, "a receive is posted");
     this.head = (this.head + 1) | 0;
@@ -122,8 +112,9 @@ export class SrqCore {
     this.limit = limit;
   }
 
-  /** Device only: after a receive was taken. */
-  afterTake(): void {
+  /** Device only: takes the oldest receive out of the queue. */
+  take(): void {
+    this.queue.take();
     if (this.limit === 0 || this.queue.count >= this.limit) return;
     this.limit = 0;
     this.owner.srqLimitReached(this);

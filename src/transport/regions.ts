@@ -3,9 +3,8 @@
 // section 16). An L_Key and an R_Key are the same number here, as in most hardware: what tells the
 // two apart is which rights a use needs.
 //
-// Keys are 32 random bits, so that a peer that was given one can't guess another. A hash table in
-// typed arrays leads from a key to a dense region index; since keys are already uniform, their low
-// bits are the hash. Every change to a region raises its generation: whoever has checked a region
+// Keys are 32 random bits, so that a peer that was given one can't guess another; a hash table in
+// typed arrays leads from a key to a dense region index. Every change to a region raises its generation: whoever has checked a region
 // once keeps its index and generation and asks `isCurrent` per packet instead of checking again.
 
 import {
@@ -18,6 +17,8 @@ import {
   type Random,
   randomBelow,
 } from "../base/index.js";
+import { KeyTable } from "./key-table.js";
+import { ViewCache } from "./view-cache.js";
 import { ACCESS } from "./work-request.js";
 
 /** What a region index stands for. */
@@ -35,8 +36,6 @@ const KEYS_PER_REGION = 4;
 /** No region ever has key 0, so that a zeroed header names nothing. */
 const NO_KEY = 0;
 
-const EMPTY = 0;
-
 /** Shared by the regions that have no memory, so that `bytesOf` has one type. */
 const NO_BYTES = new Uint8Array(0);
 const NO_VIEW = new DataView(new ArrayBuffer(0));
@@ -44,6 +43,8 @@ const NO_VIEW = new DataView(new ArrayBuffer(0));
 /** All memory regions of one device. */
 export class RegionTable {
   readonly countMax: number;
+  /** Kept views of registered memory and receive buffers, for copies that allocate nothing. */
+  readonly viewCache = new ViewCache();
   private readonly random: Random;
   /** Per region. */
   private readonly states: Uint8Array;
@@ -66,10 +67,8 @@ export class RegionTable {
   private readonly dependentCounts: Int32Array;
   private readonly freeIndexes: Int32Array;
   private freeCount: number;
-  /** Open addressing with linear probing: a key and its region index + 1; 0 is empty. */
-  private readonly hashKeys: Uint32Array;
-  private readonly hashIndexes: Int32Array;
-  private readonly hashMask: number;
+  /** Every key, current or reserved, to its region. */
+  private readonly indexByKey: KeyTable;
 
   /** @param countMax regions at once, 1 .. 2^22. */
   constructor(countMax: number, random: Random) {
@@ -94,12 +93,7 @@ export class RegionTable {
     this.freeIndexes = new Int32Array(countMax);
     for (let i = 0; i < countMax; i++) this.freeIndexes[i] = countMax - 1 - i;
     this.freeCount = countMax;
-    // At most half full with every region at its most keys.
-    let slots = 16;
-    while (slots < countMax * KEYS_PER_REGION * 2) slots *= 2;
-    this.hashKeys = new Uint32Array(slots);
-    this.hashIndexes = new Int32Array(slots);
-    this.hashMask = slots - 1;
+    this.indexByKey = new KeyTable(countMax * KEYS_PER_REGION);
   }
 
   /** Regions that exist. */
@@ -158,13 +152,13 @@ export class RegionTable {
     let at = first;
     while (at < end && this.keys[at] !== NO_KEY) at++;
     if (at === end) {
-      this.removeFromHash(this.keys[first] as number);
+      this.indexByKey.remove(this.keys[first] as number);
       this.keys.copyWithin(first, first + 1, end);
       at = end - 1;
     }
     const key = this.drawKey();
     this.keys[at] = key;
-    this.insertIntoHash(key, index);
+    this.indexByKey.insert(key, index);
     return key;
   }
 
@@ -175,11 +169,14 @@ export class RegionTable {
   deregister(index: number): void {
     assert(this.states[index] !== REGION_STATE.FREE, "the region exists");
     if ((this.dependentCounts[index] as number) > 0) this.invalidateDependents(index);
-    if (this.states[index] === REGION_STATE.VALID) this.unmap(index);
+    if (this.states[index] === REGION_STATE.VALID) {
+      this.viewCache.forget(this.bytesOf(index));
+      this.unmap(index);
+    }
     const first = index * KEYS_PER_REGION;
     for (let at = first; at < first + KEYS_PER_REGION; at++) {
       const key = this.keys[at] as number;
-      if (key !== NO_KEY) this.removeFromHash(key);
+      if (key !== NO_KEY) this.indexByKey.remove(key);
       this.keys[at] = NO_KEY;
     }
     this.states[index] = REGION_STATE.FREE;
@@ -246,7 +243,7 @@ export class RegionTable {
 
   /** The region that `key` opens now, or -1. */
   find(key: number): number {
-    const index = this.lookUp(key);
+    const index = this.indexByKey.get(key);
     if (index < 0 || this.states[index] !== REGION_STATE.VALID) return -1;
     return this.keys[index * KEYS_PER_REGION] === key ? index : -1;
   }
@@ -299,6 +296,8 @@ export class RegionTable {
     if (this.isFast[index] !== 1 || this.states[index] !== REGION_STATE.INVALID) return false;
     const slot = this.reservationSlot(index, key);
     if (slot < 0 || !areRightsLegal(access)) return false;
+    if (!(Number.isSafeInteger(address) && address >= 0)) return false;
+    if (!(Number.isSafeInteger(length) && length >= 0)) return false;
     const high = highOf(address);
     const low = lowOf(address);
     const base = this.check(baseKey, pdIndex, access & ACCESS.LOCAL_WRITE, high, low, length);
@@ -327,17 +326,15 @@ export class RegionTable {
   }
 
   checkInvariants(): void {
-    let hashed = 0;
-    for (let slot = 0; slot <= this.hashMask; slot++) {
-      const index = (this.hashIndexes[slot] as number) - 1;
-      if (index < 0) continue;
-      hashed++;
-      const key = this.hashKeys[slot] as number;
-      assert(this.lookUp(key) === index, "every key in the hash is found");
-    }
     let keyed = 0;
-    for (const key of this.keys) if (key !== NO_KEY) keyed++;
-    assert(keyed === hashed, "the hash holds exactly the keys of the regions");
+    for (let slot = 0; slot < this.keys.length; slot++) {
+      const key = this.keys[slot] as number;
+      if (key === NO_KEY) continue;
+      keyed++;
+      const index = Math.floor(slot / KEYS_PER_REGION);
+      assert(this.indexByKey.get(key) === index, "every key leads to its region");
+    }
+    assert(keyed === this.indexByKey.count, "the table holds exactly the keys of the regions");
     for (let index = 0; index < this.countMax; index++) {
       const isValid = this.states[index] === REGION_STATE.VALID;
       assert(isValid === (this.memories[index] !== null), "a region has memory while it is valid");
@@ -395,7 +392,7 @@ export class RegionTable {
 
   private closeFast(index: number): void {
     const slot = index * KEYS_PER_REGION;
-    this.removeFromHash(this.keys[slot] as number);
+    this.indexByKey.remove(this.keys[slot] as number);
     this.keys[slot] = NO_KEY;
     this.unmap(index);
   }
@@ -418,51 +415,14 @@ export class RegionTable {
 
   private addKey(index: number, place: number, key: number): void {
     this.keys[index * KEYS_PER_REGION + place] = key;
-    this.insertIntoHash(key, index);
+    this.indexByKey.insert(key, index);
   }
 
   private drawKey(): number {
     for (;;) {
       const key = randomBelow(this.random, 0x1_0000_0000);
-      if (key !== NO_KEY && this.lookUp(key) < 0) return key;
+      if (key !== NO_KEY && this.indexByKey.get(key) < 0) return key;
     }
-  }
-
-  private lookUp(key: number): number {
-    for (let slot = key & this.hashMask; ; slot = (slot + 1) & this.hashMask) {
-      const entry = this.hashIndexes[slot] as number;
-      if (entry === EMPTY) return -1;
-      if (this.hashKeys[slot] === key) return entry - 1;
-    }
-  }
-
-  private insertIntoHash(key: number, index: number): void {
-    let slot = key & this.hashMask;
-    while (this.hashIndexes[slot] !== EMPTY) slot = (slot + 1) & this.hashMask;
-    this.hashKeys[slot] = key;
-    this.hashIndexes[slot] = index + 1;
-  }
-
-  /** Removes a key and moves back those that its slot had pushed on, so that no tombstones remain. */
-  private removeFromHash(key: number): void {
-    let hole = key & this.hashMask;
-    while (this.hashKeys[hole] !== key || this.hashIndexes[hole] === EMPTY) {
-      assert(this.hashIndexes[hole] !== EMPTY, "a key that is removed is there");
-      hole = (hole + 1) & this.hashMask;
-    }
-    let slot = hole;
-    for (;;) {
-      slot = (slot + 1) & this.hashMask;
-      if (this.hashIndexes[slot] === EMPTY) break;
-      const home = (this.hashKeys[slot] as number) & this.hashMask;
-      // May it move to the hole? Only if its home is not after the hole on the way to its slot.
-      if (((slot - home) & this.hashMask) < ((slot - hole) & this.hashMask)) continue;
-      this.hashKeys[hole] = this.hashKeys[slot] as number;
-      this.hashIndexes[hole] = this.hashIndexes[slot] as number;
-      hole = slot;
-    }
-    this.hashKeys[hole] = 0;
-    this.hashIndexes[hole] = EMPTY;
   }
 }
 

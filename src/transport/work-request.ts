@@ -18,6 +18,11 @@ export const WR_OPCODE = {
 } as const;
 export type WrOpcode = (typeof WR_OPCODE)[keyof typeof WR_OPCODE];
 
+/** Whether a request is answered with data, and so completes by its own response only. */
+export function isReadOrAtomic(opcode: number): boolean {
+  return opcode >= WR_OPCODE.RDMA_READ && opcode <= WR_OPCODE.ATOMIC_FETCH_AND_ADD;
+}
+
 /** Bits of `SendWorkRequest.sendFlags`, as in ibv_send_flags. */
 export const SEND_FLAG = {
   FENCE: 1,
