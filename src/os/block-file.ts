@@ -14,7 +14,7 @@
 
 import { closeSync, fstatSync, statfsSync } from "node:fs";
 import { assert, ERRNO, type Memory } from "../base/index.js";
-import type { FileIo } from "../block/index.js";
+import { FILE_OPERATION, type FileIo } from "../block/index.js";
 import { monotonicNs } from "./clock.js";
 import type { Backend, BlockFileOptions, OsBlockFile, Poller } from "./door.js";
 import { runFileIo } from "./file-threads.js";
@@ -132,6 +132,8 @@ class DiskFile implements OsBlockFile {
 
   start(io: FileIo): void {
     assert(!this.isClosed, "the file is open");
+    const moves = io.operation === FILE_OPERATION.READ || io.operation === FILE_OPERATION.WRITE;
+    if (moves) checkRange(io.memory as Memory, io.memoryOffset, io.length);
     this.inflight++;
     runFileIo(io, this.descriptor, this.isNative, (result) => {
       io.result = result;
@@ -217,8 +219,12 @@ function firstChoice(path: string, call: unknown): Inline {
   return call === null ? "NEVER" : "NOWAIT";
 }
 
-/** Preconditions: the range is inside the memory, or the kernel would write over something else. */
-function addressOfRange(memory: Memory, offset: number, length: number): number {
+/** Beside the memory is something else, which the kernel would write over without asking. */
+function checkRange(memory: Memory, offset: number, length: number): void {
   assert(offset >= 0 && length >= 0 && offset + length <= memory.length, "the range is in memory");
+}
+
+function addressOfRange(memory: Memory, offset: number, length: number): number {
+  checkRange(memory, offset, length);
   return nativeAddressOf(memory) + offset;
 }

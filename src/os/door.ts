@@ -80,6 +80,12 @@ export interface LinkOptions {
   /** Bursts that one `receive` brings at most, each 64 KiB of memory; 16 by default. */
   readonly burstCount?: number;
   readonly backend?: BackendChoice;
+  /**
+   * Whether packets may be handed over in bursts for the system to cut up (GSO); default true. To be
+   * turned off for a network device that numbers the packets of a burst by a rule of its own, against
+   * peers that check the ICRC with the IP identification (facts page, section 7.1).
+   */
+  readonly segmentation?: boolean;
   /** Told once, in a sentence, when something works less well than it could. */
   readonly onNotice?: (message: string) => void;
 }

@@ -5,7 +5,7 @@
 // calls, and EOPNOTSUPP without them.
 
 import { fdatasync, read, write } from "node:fs";
-import { assert, ERRNO, type Memory } from "../base/index.js";
+import { ERRNO, type Memory } from "../base/index.js";
 import { FILE_OPERATION, type FileIo } from "../block/index.js";
 import { loadNative } from "./native.js";
 
@@ -132,7 +132,6 @@ type MoveCall = (
 function moveAll(call: MoveCall, descriptor: number, io: FileIo, done: Done): void {
   const { offset, length, memoryOffset } = io;
   const memory = io.memory as Memory;
-  assert(memoryOffset >= 0 && memoryOffset + length <= memory.length, "the range is in memory");
   let moved = 0;
   const step = (): void => {
     call(

@@ -43,8 +43,16 @@ export async function openLink(options: LinkOptions): Promise<OsLink> {
     Math.ceil(wantedBytes / RECEIVE_PAYLOAD_FRACTION / 2),
   );
   const onNotice = options.onNotice ?? (() => {});
-  const { poller } = options;
-  const common = { addresses, poller, port, receiveBufferValue, burstCount, onNotice };
+  const { poller, segmentation = true } = options;
+  const common = {
+    addresses,
+    poller,
+    port,
+    receiveBufferValue,
+    burstCount,
+    segmentation,
+    onNotice,
+  };
   const link = choosesNative(options.backend)
     ? new NativeLink(common)
     : await openDgramLink(common);

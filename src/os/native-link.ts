@@ -111,6 +111,7 @@ export interface NativeLinkOptions {
   readonly port: number;
   readonly receiveBufferValue: number;
   readonly burstCount: number;
+  readonly segmentation: boolean;
   readonly onNotice: (message: string) => void;
 }
 
@@ -128,6 +129,8 @@ export class NativeLink implements OsLink {
   private readonly sockets: UdpSocket[] = [];
   private readonly onNotice: (message: string) => void;
   private readonly noticed = new Set<string>();
+  /** Older than UDP GSO (4.18) or GRO (5.0). */
+  private hasOldKernel = false;
 
   private readonly slab: NativeBlock;
   private readonly rx: MessageHeaders;
@@ -155,6 +158,8 @@ export class NativeLink implements OsLink {
         const socket = new UdpSocket({ address, port, receiveBufferValue, poller });
         this.sockets.push(socket);
         port = socket.port;
+        this.hasOldKernel ||= !socket.sendsGso || !socket.receivesGro;
+        if (!options.segmentation) socket.sendsGso = false;
       }
     } catch (error) {
       for (const socket of this.sockets) socket.close();
@@ -178,7 +183,7 @@ export class NativeLink implements OsLink {
     }
     this.bursts = [...this.slotBursts];
     this.usedSlotCount = burstCount;
-    if (!this.sockets.every((socket) => socket.sendsGso && socket.receivesGro)) {
+    if (this.hasOldKernel) {
       this.notice("the kernel has no UDP GSO and GRO (Linux 5.0): one packet a message, slower");
     }
   }
@@ -458,9 +463,8 @@ export class NativeLink implements OsLink {
       this.counters.sendStalls++;
       return false;
     }
-    const isGso = (batch.segmentCounts[index] as number) > 1;
-    if (isGso && (again === ERRNO.EIO || again === ERRNO.EINVAL)) {
-      this.giveUpGso(socket, batch, again);
+    if (again === ERRNO.EIO && (batch.segmentCounts[index] as number) > 1) {
+      this.giveUpGso(socket);
       return true;
     }
     this.counters.sendFailures++;
@@ -478,16 +482,11 @@ export class NativeLink implements OsLink {
     return sent === 1 ? 0 : this.native.errno();
   }
 
-  /**
-   * EIO: the way out can't compute checksums for segments (some tunnels); EINVAL: a segment and its
-   * headers exceed the path MTU, or more segments than an old kernel takes.
-   */
-  private giveUpGso(socket: UdpSocket, batch: TxBatch, errno: number): void {
+  /** EIO: the way out can't compute checksums for segments (IPsec, some tunnels). */
+  private giveUpGso(socket: UdpSocket): void {
     socket.sendsGso = false;
-    // From now on each packet is a message of its own, so that its ICRC is made for IP identification 0.
-    batch.segmentsMax = 1;
     this.notice(
-      `the system refuses to segment for ${socket.address} (${errnoName(errno)}): ` +
+      `the system refuses to segment for ${socket.address} (EIO): ` +
         "packets are sent one by one, slower",
     );
   }
@@ -497,6 +496,7 @@ export class NativeLink implements OsLink {
    * doesn't take are lost, as on any network.
    */
   private sendSegments(socket: UdpSocket, batch: TxBatch, index: number): void {
+    // From now on each packet is a message of its own, so that its ICRC is made for IP identification 0.
     batch.segmentsMax = 1;
     const flow = batch.flows[index] as TxFlow;
     const segmentLength = batch.segmentLengths[index] as number;

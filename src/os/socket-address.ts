@@ -64,15 +64,17 @@ export function readInetPort(view: DataView, offset: number): number {
  * @throws FarpageError ENAMETOOLONG when the path doesn't fit, EINVAL when it is empty or holds a zero.
  */
 export function writeUnixAddress(view: DataView, offset: number, path: string): number {
+  checkUnixPath(path);
   const bytes = new TextEncoder().encode(path);
-  checkUnixPath(path, bytes.length);
   view.setUint16(offset, AF_UNIX, true);
   for (let i = 0; i < bytes.length; i++) view.setUint8(offset + 2 + i, bytes[i] as number);
   view.setUint8(offset + 2 + bytes.length, 0);
   return 2 + bytes.length + 1;
 }
 
-function checkUnixPath(path: string, byteLength: number): void {
+/** @throws FarpageError as `writeUnixAddress`. */
+export function checkUnixPath(path: string): void {
+  const byteLength = new TextEncoder().encode(path).length;
   if (path === "" || path.includes("\0")) {
     throw new FarpageError("EINVAL", "a socket's path can't be empty or contain a zero byte");
   }
