@@ -227,7 +227,7 @@ export class NbdFuzzer {
     const { mutator } = this;
     if (!mutator.oneIn(3)) return message.bytes;
     this.mutated++;
-    let bytes = message.bytes.slice();
+    let bytes: Uint8Array = message.bytes.slice();
     if (mutator.oneIn(3)) bytes = mutator.mutate(bytes, this.previous, 1 << 16);
     else for (let n = 1 + mutator.below(2); n > 0; n--) mutator.editField(bytes, message.fields);
     this.previous = bytes.slice(0, 256);
