@@ -217,6 +217,10 @@ describe("ICRC: the hidden identification", () => {
     );
   });
 
+  it("the bound holds the longest packet: 40 bytes of headers, 4,096 of payload, the ICRC", () => {
+    expect(ICRC_SOLVABLE_BYTES_MAX).toBeGreaterThanOrEqual(40 + 4096 + 4);
+  });
+
   it("every length up to the bound is solved, odd ones too; beyond it only the guess helps", () => {
     const bytes = new Uint8Array(ICRC_SOLVABLE_BYTES_MAX + 2);
     const random = new SeededRandom(3);
