@@ -158,15 +158,16 @@ describe.runIf(hasNative)("openBlockFile, native only", () => {
   });
 
   it("a holder that was killed → its lock is gone with it", async () => {
-    const door = new URL("../../dist/os/index.js", import.meta.url).href;
+    // By its own foreign call, as another program would: struct flock with F_WRLCK, F_OFD_SETLK.
     const script =
-      `import { openBlockFile, openPoller } from ${JSON.stringify(door)};` +
-      `await openBlockFile(${JSON.stringify(path)}, { poller: openPoller() });` +
-      "console.log(1); setInterval(() => {}, 1000);";
-    const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    await new Promise((resolve) => child.stdout.once("data", resolve));
+      `const fd = require("fs").openSync(${JSON.stringify(path)}, "r+");` +
+      "const lock = Buffer.alloc(32); lock.writeInt16LE(1, 0);" +
+      'const types = ["int", "int", "void *"];' +
+      'const fcntl = require("koffi").load(null).func("fcntl", "int", types);' +
+      "console.log(fcntl(fd, 37, lock)); setInterval(() => {}, 1000);";
+    const child = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+    const said = await new Promise((resolve) => child.stdout.once("data", resolve));
+    expect(Number(said)).toBe(0);
     await expect(openBlockFile(path, { poller })).rejects.toThrow(`(process ${child.pid})`);
     const exited = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGKILL");

@@ -43,6 +43,8 @@ export interface Poller extends Disposable {
   readonly backend: Backend;
   /** Descriptors in the set. */
   readonly descriptorCount: number;
+  /** As of the last `waitBriefly`: callbacks of libuv (threads, signals, sockets) wait to be run. */
+  readonly eventLoopIsReady: boolean;
   /**
    * Adds a descriptor, interested in reading.
    * @throws FarpageError EOPNOTSUPP on the node backend, which can't watch descriptors.
@@ -52,14 +54,18 @@ export interface Poller extends Disposable {
    * @returns how many are ready; above 0 on the node backend when anything woke it since the last call. */
   poll(): number;
   /**
-   * Blocks this thread until a source is ready, libuv has work to do (a timer aside), or `timeoutNs`,
-   * at most one millisecond, is over; then does as `poll`. For traffic that pauses for microseconds;
-   * after it, let Node's event loop turn. The node backend does not block: it is `poll`.
+   * Blocks this thread until a source is ready, libuv has work to do (a timer aside), or some time is
+   * over: at most `timeoutNs` and at most one millisecond, often less; then does as `poll`. The node
+   * backend does not block: it is `poll`.
+   *
+   * Node's event loop stands still meanwhile. The caller lets it turn (setImmediate) when
+   * `eventLoopIsReady`, and every millisecond or so in any case, for Node's timers.
    */
   waitBriefly(timeoutNs: number): number;
   /**
    * Sleeps without using a processor until a source is ready, `wake` is called, or `timeoutNs`
-   * (`Infinity`: no bound) is over. Node's event loop turns meanwhile. One waiter at a time.
+   * (`Infinity`: no bound) is over. Node's event loop turns meanwhile. One waiter at a time. The flags
+   * of the sources are as of some time during the wait: `poll` afterwards.
    */
   wait(timeoutNs: number): Promise<void>;
   /** Ends a `wait`, or the next one at once when none is under way. */
@@ -108,7 +114,7 @@ export interface LinkCounters {
   receiveDrops: number;
 }
 
-/** An open link. */
+/** An open link. Its bursts are mapped memory: not to be touched after `close`. */
 export interface OsLink extends Link, ReadySource, Disposable {
   readonly backend: Backend;
   /** What this backend can't do, in one sentence for a person; null when nothing. */

@@ -110,6 +110,8 @@ class NodeStream implements OsStream {
     // What `write` took is sent before the connection ends, as the kernel would.
     this.socket.end(() => this.socket.destroy());
     this.socket.resume();
+    // Not that a peer that never reads could keep the process from ending.
+    this.socket.unref();
   }
 
   private arrive(chunk: Uint8Array): void {

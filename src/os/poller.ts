@@ -10,9 +10,14 @@
 // eventfd to be woken; libuv can sleep on an epoll set itself. It watches E only while somebody waits:
 // a ready descriptor would otherwise make every turn of the event loop call back.
 //
-// Time-outs of `wait` are a timerfd in E, since libuv's timers have a resolution of a millisecond.
+// Time-outs are a timerfd in E: libuv's timers have a resolution of a millisecond, and a time-out given
+// to ppoll would be programmed into the processor's timer and out of it for each wait, which costs some
+// 10 us in a virtual machine. The timer is lazy: deadlines mostly move away before they come (each
+// acknowledgement puts a retransmission off), so a timer that is armed for an earlier time is left
+// alone, and what is left of the wait is armed when it fires.
 
 import { assert, FarpageError } from "../base/index.js";
+import { monotonicNs } from "./clock.js";
 import type { BackendChoice, PolledDescriptor, Poller } from "./door.js";
 import { failure } from "./failure.js";
 import { mapBlock, unmapBlock } from "./memory-source.js";
@@ -37,8 +42,8 @@ const NS_PER_S = 1_000_000_000;
 const BRIEF_NS_MAX = 1_000_000;
 /** The same where libuv's own descriptor is hidden, so that nothing of Node's could end the wait. */
 const BRIEF_NS_MAX_BLIND = 50_000;
-/** setTimeout takes 31 bits of milliseconds; a timerfd far more. Longer waits end early, which is allowed. */
-const WAIT_NS_MAX = 1_000_000 * NS_PER_S;
+/** setTimeout takes 31 bits of milliseconds. Longer waits end early there. */
+const WAIT_MS_MAX = 0x7fff_ffff;
 
 /** Events fetched by one epoll_wait; the rest come with the next. */
 const EVENT_COUNT_MAX = 64;
@@ -50,8 +55,7 @@ const EVENT_DATA = process.arch === "x64" ? 4 : 8;
 const EVENTS = 0;
 const CONTROL_EVENT = EVENTS + EVENT_COUNT_MAX * 16;
 const POLL_FDS = CONTROL_EVENT + 16;
-const BRIEF_TIME = POLL_FDS + 16;
-const TIMER_SPEC = BRIEF_TIME + 16;
+const TIMER_SPEC = POLL_FDS + 16;
 const BLOCK_BYTES = TIMER_SPEC + 32;
 
 /** Index in the event's data for the timer; descriptors have 0 and above. */
@@ -139,9 +143,13 @@ class NativePoller implements Poller {
   private readonly sleep = new Sleep();
   /** Who is flagged now: indexes 0 .. readyCount - 1. */
   private readonly ready: NativeDescriptor[] = [];
-  private timerIsArmed = false;
+  /** When the timer fires; `Infinity`: it is not armed. */
+  private timerNs = Number.POSITIVE_INFINITY;
+  /** When the sleep that is under way is to end. */
+  private sleepEndNs = Number.POSITIVE_INFINITY;
   private isClosed = false;
   descriptorCount = 0;
+  eventLoopIsReady = false;
 
   private readonly onLoopReady = (): void => {
     // libuv calls from outside Node's callback scope, where promises would not run on: hop into one.
@@ -149,6 +157,13 @@ class NativePoller implements Poller {
     setImmediate(this.endSleep);
   };
   private readonly endSleep = (): void => {
+    if (this.isClosed || !this.sleep.isUnderWay) return;
+    // The timer alone, and set for an earlier time: on with it.
+    if (this.poll() === 0 && monotonicNs() < this.sleepEndNs) {
+      this.armTimer(this.sleepEndNs);
+      this.loopWatch.start({ readable: true }, this.onLoopReady);
+      return;
+    }
     this.sleep.end();
   };
 
@@ -210,7 +225,7 @@ class NativePoller implements Poller {
       const at = EVENTS + i * EVENT_BYTES;
       const index = view.getUint32(at + EVENT_DATA, true);
       if (index === TIMER_INDEX) {
-        this.timerIsArmed = false;
+        this.timerNs = Number.POSITIVE_INFINITY;
         continue;
       }
       const entry = this.descriptors[index];
@@ -229,11 +244,11 @@ class NativePoller implements Poller {
     const bounded = Math.min(timeoutNs, this.briefNsMax);
     // A kept wake-up stays for `wait`: it means that the caller has something to do.
     if (bounded > 0) {
+      this.armTimer(monotonicNs() + bounded);
       const { view, address } = this.block;
-      view.setUint32(BRIEF_TIME, 0, true);
-      view.setUint32(BRIEF_TIME + 8, bounded, true);
       // Whatever ended it, a signal too, the set is looked at next.
-      this.native.libc.ppoll(address + POLL_FDS, this.pollFdCount, address + BRIEF_TIME, 0);
+      const count = this.native.libc.ppoll(address + POLL_FDS, this.pollFdCount, 0, 0);
+      this.eventLoopIsReady = count <= 0 || view.getInt16(POLL_FDS + 14, true) !== 0;
     }
     return this.poll();
   }
@@ -242,7 +257,8 @@ class NativePoller implements Poller {
     assert(!this.isClosed, "the poller is open");
     assert(!this.sleep.isUnderWay, "one waiter at a time");
     if (this.sleep.takeWake() || timeoutNs <= 0) return Promise.resolve();
-    this.setTimer(Math.min(timeoutNs, WAIT_NS_MAX));
+    this.sleepEndNs = monotonicNs() + timeoutNs;
+    this.armTimer(this.sleepEndNs);
     const slept = this.sleep.begin();
     this.loopWatch.start({ readable: true }, this.onLoopReady);
     return slept;
@@ -282,21 +298,16 @@ class NativePoller implements Poller {
     ready.length = 0;
   }
 
-  /** Arms the timer, or disarms it for `Infinity`'s bound where it is armed; costs a call only when needed. */
-  private setTimer(timeoutNs: number): void {
-    const unbounded = timeoutNs === WAIT_NS_MAX;
-    if (unbounded && !this.timerIsArmed) return;
+  /** Makes sure that the timer fires by `deadlineNs`; earlier is all right. */
+  private armTimer(deadlineNs: number): void {
+    if (this.timerNs <= deadlineNs) return;
+    this.timerNs = deadlineNs;
     const { view, address } = this.block;
-    // struct itimerspec: interval (0), value; a value of 0 would disarm.
-    const ns = unbounded ? 0 : Math.max(1, Math.ceil(timeoutNs));
-    view.setFloat64(TIMER_SPEC, 0);
-    view.setFloat64(TIMER_SPEC + 8, 0);
+    // struct itimerspec: interval (left 0), value in seconds and nanoseconds; 0 would disarm.
+    const ns = Math.max(1, Math.ceil(deadlineNs - monotonicNs()));
     view.setUint32(TIMER_SPEC + 16, Math.floor(ns / NS_PER_S), true);
-    view.setUint32(TIMER_SPEC + 20, 0, true);
     view.setUint32(TIMER_SPEC + 24, ns % NS_PER_S, true);
-    view.setUint32(TIMER_SPEC + 28, 0, true);
     this.native.libc.timerfd_settime(this.timer, 0, address + TIMER_SPEC, 0);
-    this.timerIsArmed = !unbounded;
   }
 
   private control(operation: number, fd: number, events: number, index: number): void {
@@ -314,6 +325,7 @@ class NativePoller implements Poller {
 class NodePoller implements Poller {
   readonly backend = "node";
   readonly descriptorCount = 0;
+  readonly eventLoopIsReady = true;
   private readonly sleep = new Sleep();
   private timeout: NodeJS.Timeout | null = null;
   /** Wake-ups since the last `poll`. */
@@ -337,7 +349,7 @@ class NodePoller implements Poller {
     assert(!this.sleep.isUnderWay, "one waiter at a time");
     if (this.sleep.takeWake() || timeoutNs <= 0) return Promise.resolve();
     const slept = this.sleep.begin();
-    const milliseconds = Math.ceil(Math.min(timeoutNs, WAIT_NS_MAX) / 1e6);
+    const milliseconds = Math.min(Math.ceil(timeoutNs / 1e6), WAIT_MS_MAX);
     this.timeout = setTimeout(() => {
       this.timeout = null;
       this.sleep.end();

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+// How a stream's address is written in messages.
+
 import type { StreamAddress } from "./door.js";
 
 /** For messages: "unix:/run/x.sock" or "tcp:host:10809". */
