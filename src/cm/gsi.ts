@@ -27,7 +27,7 @@ import {
   WC_STATUS,
   WorkCompletion,
 } from "../verbs/index.js";
-import { QKEY_GSI, QPN_GSI, ROCE_PORT } from "../wire/index.js";
+import { QKEY_GSI, QPN_GSI } from "../wire/index.js";
 import { MAD_BYTES, type MadPort, type ReceivedMad } from "./mad-port.js";
 
 const RECEIVE_BYTES = GRH_BYTES + MAD_BYTES;
@@ -110,8 +110,7 @@ export class GsiPort implements MadPort {
     wr.sgeCount = 1;
     wr.remoteQpn = QPN_GSI;
     wr.remoteQkey = QKEY_GSI;
-    // Not the device's interned flow: strangers' addresses must not fill its table.
-    wr.destination = { flow: { port, destination, destinationPort: ROCE_PORT, trafficClass } };
+    wr.destination = { flow: this.context.device.flow(port, destination, trafficClass) };
     const wasPosted = (this.qps[port] as QueuePair).tryPostSend(wr) === 0;
     if (!wasPosted) this.freeSends.push(slot);
     return wasPosted;

@@ -82,12 +82,12 @@ const WINDOW_BYTES = 1 << 20;
 const QP_COUNT_MAX = 1024;
 const REGION_COUNT_MAX = 8192;
 const WR_COUNT_MAX = 16_384;
-const CQ_DEPTH_MAX = 1 << 20;
+export const CQ_DEPTH_MAX = 1 << 20;
 /** Flows that are remembered; see `FlowTable`. */
 const FLOW_COUNT_MAX = 4096;
 /** Events that nobody fetches: the oldest goes when there are more. */
 const EVENT_COUNT_MAX = 4096;
-const INLINE_BYTES_MAX = 4096;
+export const INLINE_BYTES_MAX = 4096;
 /** A READ is asked for in pieces of at most this much, whatever the window. */
 const READ_PIECE_BYTES_MAX = 1 << 20;
 const MTU_MAX = 4096;
@@ -100,6 +100,9 @@ export class Device {
   readonly activeMtus: readonly number[];
   readonly regions: RegionTable;
   readonly counters = new DeviceCounters();
+  /** Queue pairs at once, requests per queue. */
+  readonly qpCountMax: number;
+  readonly wrCountMax: number;
 
   /** For the device's own stages. */
   readonly icrc: IcrcEngine;
@@ -109,8 +112,6 @@ export class Device {
   readonly scratch = new RxBurst(new Uint8Array(64));
 
   private readonly random: Random;
-  private readonly qpCountMax: number;
-  private readonly wrCountMax: number;
   private readonly flows: FlowTable;
   private readonly waitLinks: WaitLinks;
   private readonly sources: SourceTable;

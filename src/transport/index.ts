@@ -7,7 +7,7 @@ export {
   type DropReason,
   type DropReasonName,
 } from "./counters.js";
-export { Device, type DeviceOptions } from "./device.js";
+export { CQ_DEPTH_MAX, Device, type DeviceOptions, INLINE_BYTES_MAX } from "./device.js";
 export { DEVICE_EVENT, DeviceEvent, type DeviceEventType } from "./device-event.js";
 export {
   type Link,

@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: MIT
 
 import { FarpageError, type IpAddress } from "../base/index.js";
-import { type Device, type PathMtu, SGE_COUNT_MAX } from "../transport/index.js";
+import {
+  CQ_DEPTH_MAX,
+  type Device,
+  INLINE_BYTES_MAX,
+  type PathMtu,
+  SGE_COUNT_MAX,
+} from "../transport/index.js";
 import { type AsyncEvent, AsyncEventQueue, AsyncEventRouter } from "./async-event.js";
 import { CompletionQueue, checkDepth } from "./completion-queue.js";
 import type { DeviceAttributes, PortAttributes } from "./device-attributes.js";
 import { MESSAGE_BYTES_MAX } from "./post-error.js";
 import { ProtectionDomain } from "./protection-domain.js";
 import { HandleTable } from "./verbs-object.js";
+
+/** READs and atomics each way on one queue pair, as `QpAttributes` bounds them. */
+const RD_ATOMIC_MAX = 128;
+/** Coded: 67 ms. A process may have to wait for its CPU before it acknowledges. */
+const LOCAL_CA_ACK_DELAY = 14;
 
 export interface ContextOptions {
   /** Objects that this context may hold at a time; default 2^20. */
@@ -63,17 +74,17 @@ export class Context implements Disposable {
   /** Limits of the device (ibv_query_device(3)). */
   queryDevice(): DeviceAttributes {
     return {
-      maxQp: 4096,
-      maxQpWr: 1 << 15,
+      maxQp: this.device.qpCountMax,
+      maxQpWr: this.device.wrCountMax,
       maxSge: SGE_COUNT_MAX,
-      maxInlineData: 512,
-      maxCqe: 1 << 20,
+      maxInlineData: INLINE_BYTES_MAX,
+      maxCqe: CQ_DEPTH_MAX,
       maxMr: this.device.regions.countMax,
-      maxSrqWr: 1 << 15,
-      maxQpRdAtom: 128,
-      maxQpInitRdAtom: 128,
+      maxSrqWr: this.device.wrCountMax,
+      maxQpRdAtom: RD_ATOMIC_MAX,
+      maxQpInitRdAtom: RD_ATOMIC_MAX,
       physicalPortCount: this.device.addresses.length,
-      localCaAckDelay: 14,
+      localCaAckDelay: LOCAL_CA_ACK_DELAY,
     };
   }
 

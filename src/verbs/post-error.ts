@@ -97,6 +97,9 @@ function datagramFault(qp: QueuePair, wr: SendWorkRequest, opcode: string): stri
   if (wr.destination === null) return "a datagram needs a destination (an address handle)";
   const length = totalLength(wr.sges, wr.sgeCount);
   const mtu = qp.context.device.activeMtus[wr.destination.flow.port];
+  if (wr.destination.flow.port !== qp.queryQp().port) {
+    return "its address handle is for another port than the queue pair's";
+  }
   if (mtu === undefined) return "its address handle is for a port that this device does not have";
   if (length > mtu) return `a datagram takes one packet of at most ${mtu} bytes, not ${length}`;
   return inlineFault(qp, wr, length) ?? "the request is not valid";
@@ -107,19 +110,28 @@ function connectedFault(qp: QueuePair, wr: SendWorkRequest, opcode: string): str
   switch (wr.opcode) {
     case WR_OPCODE.ATOMIC_CMP_AND_SWP:
     case WR_OPCODE.ATOMIC_FETCH_AND_ADD:
-      if (length !== 8) return `${opcode} returns 8 bytes, and its entries hold ${length}`;
-      if ((wr.remoteAddressLow & 7) !== 0) return `${opcode} needs a remote address that 8 divides`;
-      return "the request is not valid";
+      if (length !== 8 || wr.sgeCount !== 1) {
+        return `${opcode} returns 8 bytes into one entry, not ${length} into ${wr.sgeCount}`;
+      }
+      return depthFault(qp, opcode) ?? "the request is not valid";
     case WR_OPCODE.LOCAL_INV:
-      return `LOCAL_INV of key 0x${wr.invalidateKey.toString(16)}: no fast-register region has it`;
+      return "LOCAL_INV has no scatter/gather entries; the key stands in invalidateKey";
     case WR_OPCODE.REG_MR:
       return (
-        "REG_MR needs a region of allocMr in this protection domain, a key of its freshKey(), and " +
-        "a range inside an ordinary region whose lkey is in sges[0]"
+        "REG_MR has no scatter/gather entries; the range, the lkey of the ordinary region in which " +
+        "it lies and the new key have fields of their own"
       );
+    case WR_OPCODE.RDMA_READ:
+      return depthFault(qp, opcode) ?? inlineFault(qp, wr, length) ?? "the request is not valid";
     default:
       return inlineFault(qp, wr, length) ?? "the request is not valid";
   }
+}
+
+/** The peer's willingness to serve is agreed on when the connection is made. */
+function depthFault(qp: QueuePair, opcode: string): string | null {
+  if (qp.queryQp().maxRdAtomic > 0) return null;
+  return `${opcode} needs an initiator depth (maxRdAtomic) above 0, and it is 0 here`;
 }
 
 function inlineFault(qp: QueuePair, wr: SendWorkRequest, length: number): string | null {
