@@ -9,8 +9,9 @@
 // ext4 and tmpfs don't. A write of whole pages into the page cache is a copy all the same, and doing it
 // here costs 4 us for 4 KiB against 45 us on a thread. It can block, though: on a journal commit, or
 // when too many pages are dirty. Measured on ext4 with an fdatasync always running beside: p50 8 us,
-// p99 24 us, p999 1.4 ms, worst 45 ms. So: at once, until one is slow, then on threads for a while. A
-// file system without RWF_NOWAIT for reading (NFS, FUSE) may have a network behind it: threads only.
+// p99 24 us, p999 1.4 ms, worst 45 ms. So: at once, until one is slow, then on threads for a while in
+// proportion. A file system without RWF_NOWAIT for reading (NFS, FUSE) may have a network behind it:
+// threads only.
 
 import { closeSync, fstatSync, statfsSync } from "node:fs";
 import { assert, ERRNO, type Memory } from "../base/index.js";
@@ -30,10 +31,10 @@ const MEMORY_FILE_SYSTEMS = [0x01021994, 0x858458f6];
 
 /** Copying more than this holds up the lane longer than handing it to a thread does. */
 const INLINE_BYTES_MAX = 256 * 1024;
-/** A write that took longer than this was blocked ... */
+/** A write that took longer than this was blocked (or this thread was preempted: no telling) ... */
 const SLOW_WRITE_NS = 1_000_000;
-/** ... and for this long after, writes go to threads. */
-const SLOW_PERIOD_NS = 50_000_000;
+/** ... and for that many times as long, writes go to threads: a fifth of the time is lost at worst. */
+const SLOW_PERIOD_FACTOR = 4;
 
 /**
  * How a file takes a read or write at once: `NOWAIT` with the flag, `PLAIN` without, `NEVER` not at all.
@@ -194,7 +195,8 @@ class DiskFile implements OsBlockFile {
     const count = libc.pwrite(this.descriptor, address, length, offset);
     const errno = count < 0 ? loadNative().errno() : 0;
     const endNs = monotonicNs();
-    if (endNs - startNs > SLOW_WRITE_NS) this.slowUntilNs = endNs + SLOW_PERIOD_NS;
+    const tookNs = endNs - startNs;
+    if (tookNs > SLOW_WRITE_NS) this.slowUntilNs = endNs + SLOW_PERIOD_FACTOR * tookNs;
     if (count >= 0) return count;
     return errno === ERRNO.EINTR ? -ERRNO.EAGAIN : -errno;
   }

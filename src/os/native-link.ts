@@ -78,7 +78,7 @@ export class NativeLink implements OsLink {
   /** The socket that is asked first, so that none starves another. */
   private firstSocket = 0;
 
-  private readonly tx = new MessageHeaders(TX_SEGMENTS_MAX);
+  private readonly tx: MessageHeaders;
   /** Whose address is in each send header; null: nobody's. */
   private readonly txFlows: (TxFlow | null)[] = new Array(TX_SEGMENTS_MAX).fill(null);
   private batchBytes: Uint8Array | null = null;
@@ -86,31 +86,17 @@ export class NativeLink implements OsLink {
   private isClosed = false;
 
   constructor(options: NativeLinkOptions) {
+    const { addresses, burstCount } = options;
     this.onNotice = options.onNotice;
     this.counters = newLinkCounters();
-    let port = options.port;
-    try {
-      for (const address of options.addresses) {
-        const { poller, receiveBufferValue } = options;
-        const socket = new UdpSocket({ address, port, receiveBufferValue, poller });
-        this.sockets.push(socket);
-        port = socket.port;
-        this.hasOldKernel ||= !socket.sendsGso || !socket.receivesGro;
-        if (!options.segmentation) socket.sendsGso = false;
-      }
-    } catch (error) {
-      for (const socket of this.sockets) socket.close();
-      this.tx.close();
-      throw error;
-    }
-    this.port = port;
-    this.addresses = options.addresses;
+    this.slab = mapBlock(burstCount * BURST_BYTES, true);
+    this.rx = new MessageHeaders(burstCount);
+    this.tx = new MessageHeaders(TX_SEGMENTS_MAX);
+    this.port = this.openSockets(options);
+    this.addresses = addresses;
     this.linkMtus = this.sockets.map((socket) => socket.mtu);
     const granted = Math.min(...this.sockets.map((socket) => socket.receiveBufferGranted));
     this.receiveBufferBytes = Math.floor(granted * RECEIVE_PAYLOAD_FRACTION);
-    const { burstCount } = options;
-    this.slab = mapBlock(burstCount * BURST_BYTES, true);
-    this.rx = new MessageHeaders(burstCount);
     this.slotBursts = [];
     for (let slot = 0; slot < burstCount; slot++) {
       const offset = slot * BURST_BYTES;
@@ -204,14 +190,37 @@ export class NativeLink implements OsLink {
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    for (const socket of this.sockets) socket.close();
-    this.rx.close();
-    this.tx.close();
-    unmapBlock(this.slab);
+    this.release();
   }
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** One socket per address, all with the same port. @returns the port. */
+  private openSockets(options: NativeLinkOptions): number {
+    const { addresses, poller, receiveBufferValue, segmentation } = options;
+    let port = options.port;
+    try {
+      for (const address of addresses) {
+        const socket = new UdpSocket({ address, port, receiveBufferValue, poller });
+        this.sockets.push(socket);
+        port = socket.port;
+        this.hasOldKernel ||= !socket.sendsGso || !socket.receivesGro;
+        if (!segmentation) socket.sendsGso = false;
+      }
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+    return port;
+  }
+
+  private release(): void {
+    for (const socket of this.sockets) socket.close();
+    this.rx.close();
+    this.tx.close();
+    unmapBlock(this.slab);
   }
 
   /** Writes back what the kernel changed in the headers that it used last. */
