@@ -53,8 +53,8 @@ function armProbe(requester: Requester, nowNs: number): void {
 /** Tells the device's timer when this requester is next due. */
 export function publishDeadline(requester: Requester): void {
   const { ackDeadlineNs, rnrDeadlineNs, probeDeadlineNs } = requester;
-  const first = ackDeadlineNs < probeDeadlineNs ? ackDeadlineNs : probeDeadlineNs;
-  requester.device.setTimer(requester.qp, rnrDeadlineNs < first ? rnrDeadlineNs : first);
+  const first = Math.min(ackDeadlineNs, probeDeadlineNs, rnrDeadlineNs);
+  requester.device.setTimer(requester.qp, first);
 }
 
 /** The device's timer for this queue pair is due. */
