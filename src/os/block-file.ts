@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
-// A file or block special file as a `BlockFile`: what can't block is done at once by a foreign call, the
-// rest on libuv's threads.
+// A file or block special file as a `BlockFile`: what can't block is done at once by a foreign
+// call, the rest on libuv's threads.
 //
-// Reading at once: preadv2 with RWF_NOWAIT, which returns what the page cache has and EAGAIN for the
-// rest. tmpfs doesn't know the flag (and has no disk to wait for): plain pread.
+// Reading at once: preadv2 with RWF_NOWAIT, which returns what the page cache has and EAGAIN for
+// the rest. tmpfs doesn't know the flag (and has no disk to wait for): plain pread.
 //
-// Writing at once: pwritev2 with RWF_NOWAIT where the file system takes it (XFS, btrfs, block devices);
-// ext4 and tmpfs don't. A write of whole pages into the page cache is a copy all the same, and doing it
-// here costs 4 us for 4 KiB against 45 us on a thread. It can block, though: on a journal commit, or
-// when too many pages are dirty. Measured on ext4 with an fdatasync always running beside: p50 8 us,
-// p99 24 us, p999 1.4 ms, worst 45 ms. So: at once, until one is slow, then on threads for a while in
-// proportion. A file system without RWF_NOWAIT for reading (NFS, FUSE) may have a network behind it:
-// threads only.
+// Writing at once: pwritev2 with RWF_NOWAIT where the file system takes it (XFS, btrfs, block
+// devices); ext4 and tmpfs don't. A write of whole pages into the page cache is a copy all the
+// same, and doing it here costs 4 us for 4 KiB against 45 us on a thread. It can block, though: on
+// a journal commit, or when too many pages are dirty. Measured on ext4 with an fdatasync always
+// running beside: p50 8 us, p99 24 us, p999 1.4 ms, worst 45 ms. So: at once, until one is slow,
+// then on threads for a while in proportion. A file system without RWF_NOWAIT for reading (NFS,
+// FUSE) may have a network behind it: threads only.
 
 import { closeSync, fstatSync, statfsSync } from "node:fs";
 import { assert, ERRNO, type Memory } from "../base/index.js";
@@ -33,19 +33,22 @@ const MEMORY_FILE_SYSTEMS = [0x01021994, 0x858458f6];
 const INLINE_BYTES_MAX = 256 * 1024;
 /** A write that took longer than this was blocked (or this thread was preempted: no telling) ... */
 const SLOW_WRITE_NS = 1_000_000;
-/** ... and for that many times as long, writes go to threads: a fifth of the time is lost at worst. */
+/**
+ * ... and for that many times as long, writes go to threads: a fifth of the time is lost at worst.
+ */
 const SLOW_PERIOD_FACTOR = 4;
 
 /**
- * How a file takes a read or write at once: `NOWAIT` with the flag, `PLAIN` without, `NEVER` not at all.
+ * How a file takes a read or write at once: `NOWAIT` with the flag, `PLAIN` without, `NEVER` not at
+ * all.
  */
 type Inline = "NOWAIT" | "PLAIN" | "NEVER";
 
 /**
  * Opens a file or block special file as a disk. Only one process at a time can have it open for
  * writing, and none while others read it (an advisory lock; not on the node backend).
- * @throws FarpageError ENOENT, EACCES, EISDIR, EROFS, EINVAL (empty, or no multiple of 512 bytes, or not
- *   a file), EBUSY (locked or in use; says by whom), ENOSPC.
+ * @throws FarpageError ENOENT, EACCES, EISDIR, EROFS, EINVAL (empty, or no multiple of 512 bytes,
+ *   or not a file), EBUSY (locked or in use; says by whom), ENOSPC.
  */
 export async function openBlockFile(path: string, options: BlockFileOptions): Promise<OsBlockFile> {
   const isNative = choosesNative(options.backend);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// CRC-32 by a native library that uses carry-less multiplication: 4 KiB in 0.3 to 0.5 us, of which 0.2 us
-// are the call, against 5 us in JavaScript. Below some 200 bytes JavaScript is faster; whoever calls
-// chooses (wire/icrc.ts does).
+// CRC-32 by a native library that uses carry-less multiplication: 4 KiB in 0.3 to 0.5 us, of which
+// 0.2 us are the call, against 5 us in JavaScript. Below some 200 bytes JavaScript is faster;
+// whoever calls chooses (wire/icrc.ts does).
 
 import { createRequire } from "node:module";
 import { type Crc32, updateCrc32 } from "../base/index.js";
@@ -10,8 +10,8 @@ import { type Crc32, updateCrc32 } from "../base/index.js";
 type LibraryCrc32 = (bytes: Uint8Array, crcBefore: number) => number;
 
 /**
- * Moves a raw CRC-32 register over a range: see `Crc32`. By the native library where it has a build for
- * this platform, else in JavaScript.
+ * Moves a raw CRC-32 register over a range: see `Crc32`. By the native library where it has a build
+ * for this platform, else in JavaScript.
  */
 export const nativeCrc32: Crc32 = bindCrc32();
 

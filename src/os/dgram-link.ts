@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A link on node:dgram, for systems without foreign calls. One datagram per call and event, and no say
-// in what the kernel puts into the IP header: farpage peers cope (facts page, section 7.3), Linux's rxe
-// and hardware discard what this link sends on IPv4, and on IPv6 this link never sees what rxe sends.
+// A link on node:dgram, for systems without foreign calls. One datagram per call and event, and no
+// say in what the kernel puts into the IP header: farpage peers cope (facts page, section 7.3),
+// Linux's rxe and hardware discard what this link sends on IPv4, and on IPv6 this link never sees
+// what rxe sends.
 
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { assert, type FarpageError, IpAddress, ObjectRing } from "../base/index.js";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Who is in the way: the process that holds a UDP port, a TCP port or a file, as far as procfs shows it
-// to this user. Everything here is best effort, for messages.
+// Who is in the way: the process that holds a UDP port, a TCP port or a file, as far as procfs
+// shows it to this user. Everything here is best effort, for messages.
 
 import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { IpAddress } from "../base/index.js";
@@ -54,7 +54,9 @@ export function socketInodes(table: string, address: IpAddress, port: number): n
   return inodes;
 }
 
-/** procfs prints addresses as 32-bit words in host order, which is little-endian wherever this runs. */
+/**
+ * procfs prints addresses as 32-bit words in host order, which is little-endian wherever this runs.
+ */
 function parseProcAddress(hex: string): IpAddress | null {
   const words: number[] = [];
   for (let i = 0; i < hex.length; i += 8) {
@@ -69,8 +71,8 @@ function parseProcAddress(hex: string): IpAddress | null {
 
 /**
  * The process, other than this one's descriptor `exceptDescriptor`, that holds a lock on the file
- * `device`:`inode`; null when none is visible. Locks of open file descriptions carry no process id of
- * their own: it is found through fdinfo.
+ * `device`:`inode`; null when none is visible. Locks of open file descriptions carry no process id
+ * of their own: it is found through fdinfo.
  */
 export function lockHolder(path: string, exceptDescriptor: number): number | null {
   const wanted = statOrNull(path);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Operations on a file that may block, on libuv's threads. Reading, writing and syncing go through
-// node:fs, which costs the event loop less than a foreign call on a thread (measured: 5 against 20 us
-// an operation with sixteen of 4 KiB in flight, equal with one); what node:fs doesn't have are foreign
-// calls, and EOPNOTSUPP without them.
+// node:fs, which costs the event loop less than a foreign call on a thread (measured: 5 against 20
+// us an operation with sixteen of 4 KiB in flight, equal with one); what node:fs doesn't have are
+// foreign calls, and EOPNOTSUPP without them.
 
 import { fdatasync, read, write } from "node:fs";
 import { ERRNO, type Memory } from "../base/index.js";
@@ -21,13 +21,18 @@ const EXTENT_COUNT_MAX = 256;
 /** Foreign calls on threads at once: koffi keeps memory ready for this many. */
 const FOREIGN_COUNT_MAX = 8;
 
-/** Foreign calls that wait for one to end; shared by all files, since the limit is the library's. */
+/**
+ * Foreign calls that wait for one to end; shared by all files, since the limit is the library's.
+ */
 const foreignQueue: (() => void)[] = [];
 let foreignCount = 0;
 
 type Done = (result: number) => void;
 
-/** Starts a foreign call when one may; `call` hands its result, or -1 with errno set, to its callback. */
+/**
+ * Starts a foreign call when one may; `call` hands its result, or -1 with errno set, to its
+ * callback.
+ */
 function runForeign(
   call: (callback: (error: unknown, result: number) => void) => void,
   done: Done,
@@ -45,7 +50,9 @@ function runForeign(
   else foreignQueue.push(start);
 }
 
-/** Runs `io` on `descriptor`; `done` gets what `FileIo.result` is to be. Never calls back at once. */
+/**
+ * Runs `io` on `descriptor`; `done` gets what `FileIo.result` is to be. Never calls back at once.
+ */
 export function runFileIo(io: FileIo, descriptor: number, isNative: boolean, done: Done): void {
   switch (io.operation) {
     case FILE_OPERATION.READ:
@@ -128,7 +135,10 @@ type MoveCall = (
   callback: (error: NodeJS.ErrnoException | null, count: number) => void,
 ) => void;
 
-/** Reads or writes until all is done, the file ends, or an error comes, which counts for nothing moved. */
+/**
+ * Reads or writes until all is done, the file ends, or an error comes, which counts for nothing
+ * moved.
+ */
 function moveAll(call: MoveCall, descriptor: number, io: FileIo, done: Done): void {
   const { offset, length, memoryOffset } = io;
   const memory = io.memory as Memory;

@@ -27,7 +27,10 @@ export function localAddresses(): string[] {
   return found;
 }
 
-/** The interface that holds `address`, or whose network contains it (all of 127.0.0.0/8 is loopback). */
+/**
+ * The interface that holds `address`, or whose network contains it (all of 127.0.0.0/8 is
+ * loopback).
+ */
 export function interfaceOf(address: IpAddress): InterfaceFacts {
   let nearest: InterfaceFacts | null = null;
   for (const [label, entries] of Object.entries(networkInterfaces())) {
@@ -46,7 +49,9 @@ export function interfaceOf(address: IpAddress): InterfaceFacts {
   return nearest ?? { name: null, mtu: MTU_DEFAULT, scopeId: 0 };
 }
 
-/** Whether an IPv6 address is in fe80::/10, and so means something only together with an interface. */
+/**
+ * Whether an IPv6 address is in fe80::/10, and so means something only together with an interface.
+ */
 export function isLinkLocal(address: IpAddress): boolean {
   return address.family === 6 && address.word0 >>> 22 === 0xfe80 >>> 6;
 }

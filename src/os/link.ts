@@ -22,9 +22,9 @@ const BURST_COUNT_MAX = 256;
 
 /**
  * Binds UDP sockets to local addresses.
- * @throws FarpageError EINVAL (no or bad address, one twice), EADDRNOTAVAIL (says which addresses are
- *   local), EADDRINUSE (says by whom), EACCES, EAFNOSUPPORT, ENOMEM; EOPNOTSUPP when
- *   `backend: "native"` can't be had.
+ * @throws FarpageError EINVAL (no or bad address, one twice), EADDRNOTAVAIL (says which addresses
+ *   are local), EADDRINUSE (says by whom), EACCES, EAFNOSUPPORT, ENOMEM; EOPNOTSUPP when `backend:
+ *   "native"` can't be had.
  */
 export async function openLink(options: LinkOptions): Promise<OsLink> {
   const addresses = options.addresses.map((text) => IpAddress.parse(text));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A host's memory: anonymous mappings with their real addresses, or ordinary buffers where there are no
-// foreign calls. A mapping's `bytes` point at it for as long as it lives: they must not be touched after
-// `free` (the page is gone, the process would die), which is what the MemorySource contract says.
+// A host's memory: anonymous mappings with their real addresses, or ordinary buffers where there
+// are no foreign calls. A mapping's `bytes` point at it for as long as it lives: they must not be
+// touched after `free` (the page is gone, the process would die), which is what the MemorySource
+// contract says.
 
 import { assert, FarpageError, HeapMemorySource, type Memory } from "../base/index.js";
 import type { Backend, MemorySourceOptions, OsMemorySource } from "./door.js";

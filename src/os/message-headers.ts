@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The headers of recvmmsg and sendmmsg in mapped memory: struct mmsghdr, iovec, socket addresses and
-// control messages, pointing at each other for good. Read first: recvmmsg(2), cmsg(3).
+// The headers of recvmmsg and sendmmsg in mapped memory: struct mmsghdr, iovec, socket addresses
+// and control messages, pointing at each other for good. Read first: recvmmsg(2), cmsg(3).
 
 import { mapBlock, unmapBlock } from "./memory-source.js";
 import type { NativeBlock } from "./native.js";
 import { SOCKET_ADDRESS_BYTES_MAX } from "./socket-address.js";
 
-// struct mmsghdr as 32-bit words: msg_hdr { name, namelen, iov, iovlen, control, controllen, flags }, msg_len.
+// struct mmsghdr as 32-bit words: msg_hdr { name, namelen, iov, iovlen, control, controllen, flags
+// }, msg_len.
 export const MMSGHDR_WORDS = 16;
 const NAME = 0;
 export const NAME_LENGTH = 2;
@@ -18,7 +19,9 @@ export const FLAGS = 12;
 export const MESSAGE_LENGTH = 14;
 /** struct iovec: base, length. */
 const IOVEC_WORDS = 4;
-/** Control messages of one packet burst: GRO, TOS and overflow count, 24 bytes each; or GSO and TOS. */
+/**
+ * Control messages of one packet burst: GRO, TOS and overflow count, 24 bytes each; or GSO and TOS.
+ */
 export const CONTROL_BYTES = 96;
 export const CMSG_HEADER_BYTES = 16;
 export const CMSG_SPACE = 24;

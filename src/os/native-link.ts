@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// A link on UDP sockets by recvmmsg with GRO and sendmmsg with GSO: one system call moves many bursts of
-// many packets. The headers of both calls (struct mmsghdr, iovec, addresses, control messages) lie in
-// mapped memory, are laid out once, and per call only what differs is written.
+// A link on UDP sockets by recvmmsg with GRO and sendmmsg with GSO: one system call moves many
+// bursts of many packets. The headers of both calls (struct mmsghdr, iovec, addresses, control
+// messages) lie in mapped memory, are laid out once, and per call only what differs is written.
 //
-// Read first: facts page sections 7 (IP identification), 8 (sockets), 24 (GRO, GSO); udp(7), cmsg(3).
+// Read first: facts page sections 7 (IP identification), 8 (sockets), 24 (GRO, GSO); udp(7),
+// cmsg(3).
 
 import { assert, ERRNO, errnoName, type IpAddress } from "../base/index.js";
 import { RxBurst, TX_SEGMENTS_MAX, type TxBatch, type TxFlow } from "../transport/index.js";
@@ -396,8 +397,8 @@ export class NativeLink implements OsLink {
       this.counters.sendStalls++;
       return false;
     }
-    // The error may be an old one, of an ICMP message, that the socket was waiting to report; it says
-    // nothing of this message. Alone and a second time, it does.
+    // The error may be an old one, of an ICMP message, that the socket was waiting to report; it
+    // says nothing of this message. Alone and a second time, it does.
     const again = this.sendAlone(socket);
     if (again === 0) {
       this.counters.pendingErrors++;
@@ -442,7 +443,8 @@ export class NativeLink implements OsLink {
    * doesn't take are lost, as on any network.
    */
   private sendSegments(socket: UdpSocket, batch: TxBatch, index: number): void {
-    // From now on each packet is a message of its own, so that its ICRC is made for IP identification 0.
+    // From now on each packet is a message of its own, so that its ICRC is made for IP
+    // identification 0.
     batch.segmentsMax = 1;
     const flow = batch.flows[index] as TxFlow;
     const segmentLength = batch.segmentLengths[index] as number;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Stream sockets by foreign calls: non-blocking, bytes straight between the socket and native memory.
-// Read first: unix(7), tcp(7), sendmsg(2).
+// Stream sockets by foreign calls: non-blocking, bytes straight between the socket and native
+// memory. Read first: unix(7), tcp(7), sendmsg(2).
 
 import { lookup } from "node:dns/promises";
 import { lstatSync, unlinkSync } from "node:fs";
@@ -221,7 +221,8 @@ class NativeListener implements StreamListener {
   accept(): OsStream | null {
     const { libc } = this.native;
     const { view, address } = this.scratch.block;
-    // A connection can be gone before it is taken; each try takes one off the queue, which is bounded.
+    // A connection can be gone before it is taken; each try takes one off the queue, which is
+    // bounded.
     for (let attempt = 0; attempt < 2 * BACKLOG_DEFAULT && !this.isClosed; attempt++) {
       view.setUint32(256, SOCKET_ADDRESS_BYTES_MAX, true);
       const accepted = libc.accept4(this.descriptor, address, address + 256, SOCK_NONBLOCK_CLOEXEC);

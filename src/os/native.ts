@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The C library and the event loop underneath Node, by foreign calls (koffi). Everything native in this
-// room goes through here: which functions there are, what they take, and whether they can be had at all.
+// The C library and the event loop underneath Node, by foreign calls (koffi). Everything native in
+// this room goes through here: which functions there are, what they take, and whether they can be
+// had at all.
 //
 // Addresses travel as numbers (user space ends below 2^48), structures are laid out by hand in
-// `NativeBlock`s, so that a call converts nothing: about 0.2 us each. Layouts and constants are those
-// of 64-bit little-endian Linux with asm-generic numbers (x86-64, arm64, RISC-V).
+// `NativeBlock`s, so that a call converts nothing: about 0.2 us each. Layouts and constants are
+// those of 64-bit little-endian Linux with asm-generic numbers (x86-64, arm64, RISC-V).
 
 import { createRequire } from "node:module";
 import { endianness } from "node:os";
@@ -70,7 +71,9 @@ export interface Libc {
     | null;
 }
 
-/** The same kind of functions on a thread of libuv's pool; `Native.errno` is right inside `done`. */
+/**
+ * The same kind of functions on a thread of libuv's pool; `Native.errno` is right inside `done`.
+ */
 export interface LibcAsync {
   readonly fallocate: (
     fd: number,
@@ -97,7 +100,10 @@ export interface NativeBlock {
   readonly view: DataView;
 }
 
-/** libuv's watch on one descriptor. The callback runs outside any scope of Node's: do next to nothing. */
+/**
+ * libuv's watch on one descriptor. The callback runs outside any scope of Node's: do next to
+ * nothing.
+ */
 export interface LoopWatch {
   start(options: { readable: boolean; writable?: boolean }, callback: () => void): void;
   stop(): void;
@@ -267,7 +273,9 @@ function bindLibcAsync(library: Library): LibcAsync {
   };
 }
 
-/** libuv's embedding interface (uv_backend_fd): its own epoll set, ready when the loop has events. */
+/**
+ * libuv's embedding interface (uv_backend_fd): its own epoll set, ready when the loop has events.
+ */
 function findLoopDescriptor(koffi: KoffiModule, library: Library): number {
   try {
     const getLoop = library.func("napi_get_uv_event_loop", "int", ["void *", "void *"]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Stream sockets on node:net, for systems without foreign calls: the same interface, one more copy each
-// way. Incoming data waits in this process, bounded by pausing the socket.
+// Stream sockets on node:net, for systems without foreign calls: the same interface, one more copy
+// each way. Incoming data waits in this process, bounded by pausing the socket.
 
 import { lstatSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -15,7 +15,9 @@ const READ_AHEAD_BYTES = 256 * 1024;
 /** Bytes that one `write` takes at most. */
 const WRITE_BYTES_MAX = 256 * 1024;
 const BACKLOG_DEFAULT = 128;
-/** Connections accepted by Node that wait for `accept`; Node has no way to leave them to the kernel. */
+/**
+ * Connections accepted by Node that wait for `accept`; Node has no way to leave them to the kernel.
+ */
 const WAITING_COUNT_MAX = 1024;
 
 class NodeStream implements OsStream {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Opens what a disk is to be made of, finds out how large it is and how its blocks lie, and locks it.
+// Opens what a disk is to be made of, finds out how large it is and how its blocks lie, and locks
+// it.
 
 import {
   closeSync,
@@ -44,8 +45,8 @@ export interface OpenFile {
 
 /**
  * Opens `path`.
- * @throws FarpageError ENOENT, EACCES, EISDIR, EROFS, EINVAL (no disk can be made of it), EBUSY (another
- *   process has it locked, or the system uses the device).
+ * @throws FarpageError ENOENT, EACCES, EISDIR, EROFS, EINVAL (no disk can be made of it), EBUSY
+ *   (another process has it locked, or the system uses the device).
  */
 export function openDiskFile(path: string, options: BlockFileOptions, isNative: boolean): OpenFile {
   const readOnly = options.readOnly === true;
@@ -77,7 +78,9 @@ export function openDiskFile(path: string, options: BlockFileOptions, isNative: 
   }
 }
 
-/** A file takes any offset, but less than a page of the cache means reading the rest of the page. */
+/**
+ * A file takes any offset, but less than a page of the cache means reading the rest of the page.
+ */
 const FILE_SHAPE = { logicalBlockBytes: SECTOR_BYTES, physicalBlockBytes: PAGE_BYTES };
 
 function openOrCreate(path: string, options: BlockFileOptions, readOnly: boolean): number {
@@ -198,8 +201,8 @@ function isRotational(device: number): boolean {
 }
 
 /**
- * Locks the whole file until the descriptor is closed: shared for reading, else exclusive. A lock of the
- * open file description, which qemu honours too.
+ * Locks the whole file until the descriptor is closed: shared for reading, else exclusive. A lock
+ * of the open file description, which qemu honours too.
  */
 function lock(path: string, descriptor: number, readOnly: boolean): void {
   const block = mapBlock(PAGE_BYTES);

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT
 // Waiting. The native poller keeps its descriptors in an epoll set E. Three ways to wait on it:
 //
-//   poll          epoll_wait on E with timeout 0                                    about 0.25 us
-//   waitBriefly   ppoll on E and on libuv's own set, this thread blocked            + the kernel's sleep
-//   wait          libuv watches E, the promise resolves from its callback           about 4 us of work
+//   poll          epoll_wait on E with timeout 0: about 0.25 us
+//   waitBriefly   ppoll on E and on libuv's own set, this thread blocked: the kernel's wake-up
+//   wait          libuv watches E, the promise resolves from its callback: some 4 us more
 //
-// A sleep in a foreign call on another thread, the obvious way to a promise, costs 32 us a round trip
-// on the machine where the above was measured, takes one of libuv's few threads for good, and needs an
-// eventfd to be woken; libuv can sleep on an epoll set itself. It watches E only while somebody waits:
-// a ready descriptor would otherwise make every turn of the event loop call back.
+// A sleep in a foreign call on another thread, the obvious way to a promise, costs 32 us a round
+// trip on the machine where the above was measured, takes one of libuv's few threads for good, and
+// needs an eventfd to be woken; libuv can sleep on an epoll set itself. It watches E only while
+// somebody waits: a ready descriptor would otherwise make every turn of the event loop call back.
 //
-// Time-outs are a timerfd in E: libuv's timers have a resolution of a millisecond, and a time-out given
-// to ppoll would be programmed into the processor's timer and out of it for each wait, which costs some
-// 10 us in a virtual machine. The timer is lazy: deadlines mostly move away before they come (each
-// acknowledgement puts a retransmission off), so a timer that is armed for an earlier time is left
-// alone, and what is left of the wait is armed when it fires.
+// Time-outs are a timerfd in E: libuv's timers have a resolution of a millisecond, and a time-out
+// given to ppoll would be programmed into the processor's timer and out of it for each wait, which
+// costs some 10 us in a virtual machine. The timer is lazy: deadlines mostly move away before they
+// come (each acknowledgement puts a retransmission off), so a timer that is armed for an earlier
+// time is left alone, and what is left of the wait is armed when it fires.
 
 import { assert, FarpageError } from "../base/index.js";
 import { monotonicNs } from "./clock.js";
@@ -40,7 +40,9 @@ const PR_SET_TIMERSLACK = 29;
 const NS_PER_S = 1_000_000_000;
 /** Longest that `waitBriefly` may hold up Node's event loop. */
 const BRIEF_NS_MAX = 1_000_000;
-/** The same where libuv's own descriptor is hidden, so that nothing of Node's could end the wait. */
+/**
+ * The same where libuv's own descriptor is hidden, so that nothing of Node's could end the wait.
+ */
 const BRIEF_NS_MAX_BLIND = 50_000;
 /** setTimeout takes 31 bits of milliseconds. Longer waits end early there. */
 const WAIT_MS_MAX = 0x7fff_ffff;
@@ -66,7 +68,9 @@ export function openPoller(choice: BackendChoice = "auto"): Poller {
   return choosesNative(choice) ? new NativePoller() : new NodePoller();
 }
 
-/** What `wait` and `wake` share on both backends: at most one sleeper, and a wake-up kept for it. */
+/**
+ * What `wait` and `wake` share on both backends: at most one sleeper, and a wake-up kept for it.
+ */
 class Sleep {
   private resolve: (() => void) | null = null;
   private pendingWake = false;
@@ -152,7 +156,8 @@ class NativePoller implements Poller {
   eventLoopIsReady = false;
 
   private readonly onLoopReady = (): void => {
-    // libuv calls from outside Node's callback scope, where promises would not run on: hop into one.
+    // libuv calls from outside Node's callback scope, where promises would not run on: hop into
+    // one.
     this.loopWatch.stop();
     setImmediate(this.endSleep);
   };
@@ -198,8 +203,8 @@ class NativePoller implements Poller {
   }
 
   changeMask(entry: NativeDescriptor, mask: number): void {
-    // A descriptor without interest leaves the set: the kernel reports a hang-up to any that is in it,
-    // and would keep a poller awake whose owner does not want to know.
+    // A descriptor without interest leaves the set: the kernel reports a hang-up to any that is in
+    // it, and would keep a poller awake whose owner does not want to know.
     if (mask === 0) this.control(EPOLL_CTL_DEL, entry.descriptor, 0, 0);
     else if (entry.mask === 0) this.control(EPOLL_CTL_ADD, entry.descriptor, mask, entry.index);
     else this.control(EPOLL_CTL_MOD, entry.descriptor, mask, entry.index);

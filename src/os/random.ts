@@ -6,8 +6,8 @@ import type { Random } from "../base/index.js";
 const POOL_WORDS = 1024;
 
 /**
- * The system's entropy, drawn 4 KiB at a time: unpredictable to peers, as keys, QPNs and PSNs must be.
- * A drawn word is erased from the pool, so that memory that leaks later doesn't tell it.
+ * The system's entropy, drawn 4 KiB at a time: unpredictable to peers, as keys, QPNs and PSNs must
+ * be. A drawn word is erased from the pool, so that memory that leaks later doesn't tell it.
  */
 export class SystemRandom implements Random {
   private readonly pool = new Uint32Array(POOL_WORDS);

@@ -61,7 +61,8 @@ export function readInetPort(view: DataView, offset: number): number {
 /**
  * Writes the address of a socket file.
  * @returns bytes written.
- * @throws FarpageError ENAMETOOLONG when the path doesn't fit, EINVAL when it is empty or holds a zero.
+ * @throws FarpageError ENAMETOOLONG when the path doesn't fit, EINVAL when it is empty or holds a
+ *   zero.
  */
 export function writeUnixAddress(view: DataView, offset: number, path: string): number {
   checkUnixPath(path);

@@ -15,9 +15,11 @@ function isNative(address: StreamAddress, options: StreamOptions): boolean {
 }
 
 /**
- * Listens for connections. A socket file that is there already is removed when nobody listens on it.
- * @throws FarpageError EADDRINUSE (somebody listens there), EEXIST (a file that is no socket is in the
- *   way), EACCES, ENOENT (no such directory), ENAMETOOLONG, EADDRNOTAVAIL, ENOTFOUND (unknown host) ...
+ * Listens for connections. A socket file that is there already is removed when nobody listens on
+ * it.
+ * @throws FarpageError EADDRINUSE (somebody listens there), EEXIST (a file that is no socket is
+ *   in the way), EACCES, ENOENT (no such directory), ENAMETOOLONG, EADDRNOTAVAIL, ENOTFOUND
+ *   (unknown host) ...
  */
 export async function listenStream(
   address: StreamAddress,

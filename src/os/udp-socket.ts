@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// One UDP socket, bound to one local address and set up for RoCEv2: see the facts page, sections 7 and 8.
-// IPv4: unconnected with path MTU discovery on, which fixes the IP identification that the ICRC covers;
-// IPv6: accepts checksum 0, which is what the kernel's rxe sends. Both: GRO, TOS, buffers as large as
-// the system grants.
+// One UDP socket, bound to one local address and set up for RoCEv2: see the facts page, sections 7
+// and 8. IPv4: unconnected with path MTU discovery on, which fixes the IP identification that the
+// ICRC covers; IPv6: accepts checksum 0, which is what the kernel's rxe sends. Both: GRO, TOS,
+// buffers as large as the system grants.
 
 import { assert, FarpageError, type IpAddress } from "../base/index.js";
 import { describeUdpPortHolder } from "./diagnosis.js";
@@ -34,11 +34,12 @@ const UDP_SEGMENT = 103;
 const UDP_GRO = 104;
 
 /**
- * The part of SO_RCVBUF's granted value that payload surely fills; the rest is the kernel's overhead (a
- * packet is charged with the memory that it sits in). Measured on loopback, Linux 6.18, by filling a
- * buffer that nobody reads: 0.45 with separate datagrams of 1 to 4 KiB, 0.87 to 0.98 with GSO bursts of
- * 60 KiB, 0.2 at 256 bytes, 0.02 at 20 (bare acknowledgements: few, if they are coalesced). A NIC driver
- * that gives each 1,500-byte frame a page of its own comes to 0.35. So: a third.
+ * The part of SO_RCVBUF's granted value that payload surely fills; the rest is the kernel's
+ * overhead (a packet is charged with the memory that it sits in). Measured on loopback, Linux 6.18,
+ * by filling a buffer that nobody reads: 0.45 with separate datagrams of 1 to 4 KiB, 0.87 to 0.98
+ * with GSO bursts of 60 KiB, 0.2 at 256 bytes, 0.02 at 20 (bare acknowledgements: few, if they are
+ * coalesced). A NIC driver that gives each 1,500-byte frame a page of its own comes to 0.35. So: a
+ * third.
  */
 export const RECEIVE_PAYLOAD_FRACTION = 1 / 3;
 
@@ -71,7 +72,9 @@ export class UdpSocket {
   /** The kernel's running count of datagrams that found the buffer full, modulo 2^32. */
   overflowCount = 0;
 
-  /** @throws FarpageError EADDRNOTAVAIL, EADDRINUSE (naming the holder), EACCES, EAFNOSUPPORT ... */
+  /**
+   * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE (naming the holder), EACCES, EAFNOSUPPORT ...
+   */
   constructor(options: UdpSocketOptions) {
     const { libc } = loadNative();
     const { address } = options;

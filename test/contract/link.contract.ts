@@ -72,92 +72,103 @@ async function sendAll(pair: LinkPair, batch: TxBatch): Promise<void> {
   expect(batch.sentCount).toBe(batch.messageCount);
 }
 
+interface Bench {
+  pair: LinkPair;
+  batch: TxBatch;
+  flow: TxFlow;
+}
+
 export function linkContract(name: string, open: () => Promise<LinkPair>): void {
   describe(`Link contract: ${name}`, () => {
-    let pair: LinkPair;
-    let batch: TxBatch;
-    let flow: TxFlow;
-
+    const bench = {} as Bench;
     beforeEach(async () => {
-      pair = await open();
-      batch = new TxBatch(new Uint8Array(1 << 20), 64);
-      flow = flowTo(pair, pair.right.addresses[0] as IpAddress);
+      bench.pair = await open();
+      bench.batch = new TxBatch(new Uint8Array(1 << 20), 64);
+      bench.flow = flowTo(bench.pair, bench.pair.right.addresses[0] as IpAddress);
     });
-    afterEach(() => pair.close());
+    afterEach(() => bench.pair.close());
+    arrivalRules(bench);
+    batchRules(bench);
+  });
+}
 
-    it("opened → knows a link MTU per address and what its buffers hold", () => {
-      for (const link of [pair.left, pair.right]) {
-        expect(link.linkMtus).toHaveLength(link.addresses.length);
-        for (const mtu of link.linkMtus) expect(mtu).toBeGreaterThanOrEqual(576);
-        expect(link.receiveBufferBytes).toBeGreaterThan(0);
-        expect(link.bursts.length).toBeGreaterThan(0);
-      }
-    });
+/** What is sent arrives, packet by packet. */
+function arrivalRules(bench: Bench): void {
+  it("opened → knows a link MTU per address and what its buffers hold", () => {
+    for (const link of [bench.pair.left, bench.pair.right]) {
+      expect(link.linkMtus).toHaveLength(link.addresses.length);
+      for (const mtu of link.linkMtus) expect(mtu).toBeGreaterThanOrEqual(576);
+      expect(link.receiveBufferBytes).toBeGreaterThan(0);
+      expect(link.bursts.length).toBeGreaterThan(0);
+    }
+  });
 
-    it("nothing has arrived → receive brings nothing and does not block", async () => {
-      await pair.settle();
-      expect(pair.right.receive()).toBe(0);
-    });
+  it("nothing has arrived → receive brings nothing and does not block", async () => {
+    await bench.pair.settle();
+    expect(bench.pair.right.receive()).toBe(0);
+  });
 
-    it("one packet → arrives byte for byte, with its sender and local port", async () => {
-      fill(batch, flow, [77]);
-      await sendAll(pair, batch);
-      const packets = await receivePackets(pair, 1);
-      const source = wordsOf(pair.left.addresses[0] as IpAddress);
-      expect(packets).toEqual([{ bytes: pattern(0, 77), port: 0, source }]);
-    });
+  it("one packet → arrives byte for byte, with its sender and local port", async () => {
+    fill(bench.batch, bench.flow, [77]);
+    await sendAll(bench.pair, bench.batch);
+    const packets = await receivePackets(bench.pair, 1);
+    const source = wordsOf(bench.pair.left.addresses[0] as IpAddress);
+    expect(packets).toEqual([{ bytes: pattern(0, 77), port: 0, source }]);
+  });
 
-    it("a message of equal segments and a shorter last → the same packets, in order", async () => {
-      const lengths = [...new Array<number>(20).fill(1040), 300];
-      fill(batch, flow, lengths);
-      await sendAll(pair, batch);
-      const packets = await receivePackets(pair, lengths.length);
-      expect(packets.map((p) => p.bytes)).toEqual(lengths.map((l, i) => pattern(i, l)));
-    });
+  it("a message of equal segments and a shorter last → the same packets, in order", async () => {
+    const lengths = [...new Array<number>(20).fill(1040), 300];
+    fill(bench.batch, bench.flow, lengths);
+    await sendAll(bench.pair, bench.batch);
+    const packets = await receivePackets(bench.pair, lengths.length);
+    expect(packets.map((p) => p.bytes)).toEqual(lengths.map((l, i) => pattern(i, l)));
+  });
 
-    it("packets of many sizes in one batch → none lost, none cut, none joined", async () => {
-      const lengths = [20, 20, 300, 299, 20, 1040, 1040, 1040, 16, 1200, 20, 20, 20, 1];
-      fill(batch, flow, lengths);
-      await sendAll(pair, batch);
-      const packets = await receivePackets(pair, lengths.length);
-      expect(packets.map((p) => p.bytes)).toEqual(lengths.map((l, i) => pattern(i, l)));
-    });
+  it("packets of many sizes in one batch → none lost, none cut, none joined", async () => {
+    const lengths = [20, 20, 300, 299, 20, 1040, 1040, 1040, 16, 1200, 20, 20, 20, 1];
+    fill(bench.batch, bench.flow, lengths);
+    await sendAll(bench.pair, bench.batch);
+    const packets = await receivePackets(bench.pair, lengths.length);
+    expect(packets.map((p) => p.bytes)).toEqual(lengths.map((l, i) => pattern(i, l)));
+  });
+}
 
-    it("more arrives than one receive brings → the next receives bring the rest", async () => {
-      // Alternating sizes, so that no two packets can share a burst.
-      const count = 4 * pair.right.bursts.length + 3;
-      const lengths = Array.from({ length: count }, (_, i) => (i % 2 === 0 ? 40 : 80));
-      for (let first = 0; first < count; first += 32) {
-        batch.reset();
-        fill(batch, flow, lengths.slice(first, first + 32), first);
-        await sendAll(pair, batch);
-      }
-      const packets = await receivePackets(pair, count);
-      expect(packets.map((p) => p.bytes)).toEqual(lengths.map((l, i) => pattern(i, l)));
-    });
+/** Several flows, several receives, and packets to nobody. */
+function batchRules(bench: Bench): void {
+  it("more arrives than one receive brings → the next receives bring the rest", async () => {
+    // Alternating sizes, so that no two packets can share a burst.
+    const count = 4 * bench.pair.right.bursts.length + 3;
+    const lengths = Array.from({ length: count }, (_, i) => (i % 2 === 0 ? 40 : 80));
+    for (let first = 0; first < count; first += 32) {
+      bench.batch.reset();
+      fill(bench.batch, bench.flow, lengths.slice(first, first + 32), first);
+      await sendAll(bench.pair, bench.batch);
+    }
+    const packets = await receivePackets(bench.pair, count);
+    expect(packets.map((p) => p.bytes)).toEqual(lengths.map((l, i) => pattern(i, l)));
+  });
 
-    it("a batch to nobody → counts as sent, and the link goes on working", async () => {
-      fill(batch, flowTo(pair, pair.nowhere), [50, 50, 20]);
-      await sendAll(pair, batch);
-      await pair.settle();
-      for (let round = 0; round < 3; round++) {
-        batch.reset();
-        fill(batch, flow, [60], round);
-        await sendAll(pair, batch);
-        const packets = await receivePackets(pair, 1);
-        expect(packets.map((p) => p.bytes)).toEqual([pattern(round, 60)]);
-      }
-    });
+  it("a batch to nobody → counts as sent, and the link goes on working", async () => {
+    fill(bench.batch, flowTo(bench.pair, bench.pair.nowhere), [50, 50, 20]);
+    await sendAll(bench.pair, bench.batch);
+    await bench.pair.settle();
+    for (let round = 0; round < 3; round++) {
+      bench.batch.reset();
+      fill(bench.batch, bench.flow, [60], round);
+      await sendAll(bench.pair, bench.batch);
+      const packets = await receivePackets(bench.pair, 1);
+      expect(packets.map((p) => p.bytes)).toEqual([pattern(round, 60)]);
+    }
+  });
 
-    it("two flows in turn in one batch → each packet where it belongs", async () => {
-      const other = flowTo(pair, pair.nowhere);
-      fill(batch, flow, [100]);
-      fill(batch, other, [100, 100]);
-      fill(batch, flow, [100], 1);
-      await sendAll(pair, batch);
-      const packets = await receivePackets(pair, 2);
-      expect(packets.map((p) => p.bytes)).toEqual([pattern(0, 100), pattern(1, 100)]);
-    });
+  it("two flows in turn in one batch → each packet where it belongs", async () => {
+    const other = flowTo(bench.pair, bench.pair.nowhere);
+    fill(bench.batch, bench.flow, [100]);
+    fill(bench.batch, other, [100, 100]);
+    fill(bench.batch, bench.flow, [100], 1);
+    await sendAll(bench.pair, bench.batch);
+    const packets = await receivePackets(bench.pair, 2);
+    expect(packets.map((p) => p.bytes)).toEqual([pattern(0, 100), pattern(1, 100)]);
   });
 }
 
