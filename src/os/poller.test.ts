@@ -79,6 +79,15 @@ describe.each(BACKENDS)("Poller, %s", (backend) => {
     await second;
   });
 
+  it("a long wait that was cut short → does not keep a shorter one asleep", async () => {
+    const first = poller.wait(30_000 * MS);
+    poller.wake();
+    await first;
+    const start = monotonicNs();
+    await poller.wait(5 * MS);
+    expect(monotonicNs() - start).toBeLessThan(5_000 * MS);
+  });
+
   it("two waiters → refused, since only one can be woken", async () => {
     const first = poller.wait(Number.POSITIVE_INFINITY);
     expect(() => poller.wait(MS)).toThrow("one waiter at a time");
