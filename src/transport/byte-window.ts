@@ -25,10 +25,13 @@ export class WaitLinks {
   readonly next: Int32Array;
   /** Whether a queue pair is in some list. */
   readonly isWaiting: Uint8Array;
+  /** The room that a waiting queue pair needs to go on. */
+  readonly costs: Float64Array;
 
   constructor(qpCountMax: number) {
     this.next = new Int32Array(qpCountMax).fill(NOBODY);
     this.isWaiting = new Uint8Array(qpCountMax);
+    this.costs = new Float64Array(qpCountMax);
   }
 }
 
@@ -104,8 +107,9 @@ export class ByteWindow {
     this.rttNs += (sampleNs - this.rttNs) / 8;
   }
 
-  /** Puts a queue pair that found no room at the end of the waiting list. */
-  wait(qpIndex: number): void {
+  /** Puts a queue pair that found no room for `cost` at the end of the waiting list. */
+  wait(qpIndex: number, cost: number): void {
+    this.links.costs[qpIndex] = cost;
     if (this.links.isWaiting[qpIndex] === 1) return;
     this.links.isWaiting[qpIndex] = 1;
     this.links.next[qpIndex] = NOBODY;
@@ -114,10 +118,13 @@ export class ByteWindow {
     this.waitTail = qpIndex;
   }
 
-  /** Takes the queue pair that has waited longest, if there is room for one; -1 if not. */
+  /**
+   * Takes the queue pair that has waited longest, if there is the room that it needs; -1 if not. (Less
+   * room would not do: it would wait again at once, and be taken again, for ever.)
+   */
   takeWaiter(): number {
     const qpIndex = this.waitHead;
-    if (qpIndex === NOBODY || !this.hasRoom(PACKET_COST_MAX)) return NOBODY;
+    if (qpIndex === NOBODY || !this.hasRoom(this.links.costs[qpIndex] as number)) return NOBODY;
     this.waitHead = this.links.next[qpIndex] as number;
     if (this.waitHead === NOBODY) this.waitTail = NOBODY;
     this.links.isWaiting[qpIndex] = 0;

@@ -302,7 +302,7 @@ export class Requester {
     const cost = payload + PACKET_OVERHEAD_BYTES;
     // One packet may always go: others' lost packets must not hold this queue pair up.
     if (!flow.window.hasRoom(cost) && this.sendTaken > 0) {
-      flow.window.wait(this.qp.index);
+      flow.window.wait(this.qp.index, cost);
       return STEP_BLOCKED;
     }
     const isLast = packet + 1 === this.queue.packetCounts[slot];
@@ -330,7 +330,7 @@ export class Requester {
     const cost = costOfPackets(bytes, this.qp.pathMtu, packet, end);
     const window = this.device.readWindow;
     if (!window.hasRoom(cost) && this.readTaken > 0) {
-      window.wait(this.qp.index);
+      window.wait(this.qp.index, cost);
       return STEP_BLOCKED;
     }
     const length = this.writeRead(slot, packet, tx);
