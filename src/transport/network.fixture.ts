@@ -3,13 +3,15 @@
 // hook that decides each packet's fate, and a log of every packet in one line of text each. (The real
 // simulated network, with seeded faults, is `sim/`'s; this one does only what it is told.)
 
-import { HeapMemorySource, IpAddress, type Memory, SeededRandom } from "../base/index.js";
+import { HeapMemorySource, IpAddress, type Memory, psnAdd, SeededRandom } from "../base/index.js";
 import {
   aethSyndrome,
   bthAckRequest,
   bthDestinationQpn,
   bthOpcode,
   bthPsn,
+  IcrcEngine,
+  IcrcFlow,
   OPCODE_FLAG,
   OPCODE_FLAGS,
   OPCODE_HEADER_BYTES,
@@ -17,6 +19,7 @@ import {
   RC,
   ROCE_PORT,
   UD,
+  writeBth,
 } from "../wire/index.js";
 import type { CqCore } from "./completion-queue.js";
 import { Device, type DeviceOptions } from "./device.js";
@@ -376,6 +379,42 @@ export class Pair extends Network {
     return this.qpB.postRecv(wr);
   }
 
+  /**
+   * A packet with a right ICRC as host `from` would send it to the other side's queue pair.
+   * @param psn relative to the first PSN of the side whose PSNs the opcode uses.
+   * @param fill writes headers and payload behind the BTH, at its second argument.
+   */
+  forge(
+    from: number,
+    opcode: number,
+    psn: number,
+    extraBytes: number,
+    fill: (view: DataView, at: number) => void = () => {},
+    ackRequest = true,
+  ): Uint8Array {
+    const flags = OPCODE_FLAGS[opcode] as number;
+    const isResponse = (flags & OPCODE_FLAG.RESPONSE) !== 0;
+    const base = this.psns[isResponse ? 1 - from : from] as number;
+    const headerBytes = Math.max(12, OPCODE_HEADER_BYTES[opcode] as number);
+    const length = headerBytes + ((extraBytes + 3) & ~3) + 4;
+    const bytes = new Uint8Array(length);
+    const view = new DataView(bytes.buffer);
+    const qpn = from === 0 ? this.qpB.qpn : this.qpA.qpn;
+    writeBth(view, 0, opcode, false, -extraBytes & 3, 0xffff, qpn, ackRequest, psnAdd(base, psn));
+    fill(view, 12);
+    this.seal(from, bytes);
+    return bytes;
+  }
+
+  /** Writes the ICRC of a packet that `from` sends to the other host. */
+  seal(from: number, bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer);
+    const source = this.host(from).address;
+    const destination = this.host(1 - from).address;
+    const flow = IcrcFlow.between(source, ROCE_PORT, destination, ROCE_PORT);
+    new IcrcEngine().write(flow, bytes, view, 0, bytes.length, 0);
+  }
+
   /** The log so far, PSNs relative to the connection's first. */
   conversation(): string[] {
     return this.lines(this.psns);
@@ -427,4 +466,11 @@ export function connect(
 /** Destination QPN of a packet, for fates that look. */
 export function destinationOf(packet: Packet): number {
   return bthDestinationQpn(packet.view, 0);
+}
+
+/** Where two byte arrays differ first, -1 for nowhere: quicker than a deep comparison of a megabyte. */
+export function firstDifference(a: Uint8Array, b: Uint8Array): number {
+  if (a.length !== b.length) return Math.min(a.length, b.length);
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return i;
+  return -1;
 }
