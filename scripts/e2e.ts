@@ -2,7 +2,7 @@
 // `node dist/scripts/main.js e2e`: installs the stock clients that the end-to-end tests need, where that
 // is possible, and runs the tests. What can't be installed is named, and its tests are skipped.
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { type ExecFileSyncOptions, execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 
 /** Programs, and the Debian packages that bring them. */
@@ -26,7 +26,7 @@ function install(packages: readonly string[]): void {
     return;
   }
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  const quiet = { env, stdio: ["ignore", "ignore", "inherit"] } as const;
+  const quiet: ExecFileSyncOptions = { env, stdio: ["ignore", "ignore", "inherit"] };
   try {
     execFileSync("apt-get", ["update", "-qq"], quiet);
     execFileSync(
