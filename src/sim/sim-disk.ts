@@ -285,7 +285,8 @@ export class SimDisk implements BlockFile {
 
   start(io: FileIo): void {
     assert(!this.isClosed, "the file is open");
-    if (io.memory !== null) this.assertRange(io.memory, io.memoryOffset, io.length);
+    const movesData = io.operation === FILE_OPERATION.READ || io.operation === FILE_OPERATION.WRITE;
+    if (movesData) this.assertRange(io.memory as Memory, io.memoryOffset, io.length);
     const extraNs = randomBelow(this.random, this.faults.jitterNs + 1);
     const dueNs = this.clock.nowNs + this.faults.latencyNs + extraNs;
     this.pending.push(dueNs, { io, sequence: this.platter.lastSequence });

@@ -104,7 +104,16 @@ export class SimHost {
   get deadlineNs(): number {
     let deadlineNs = this.device?.deadlineNs() ?? Number.POSITIVE_INFINITY;
     for (const machine of this.machines) deadlineNs = Math.min(deadlineNs, machine.deadlineNs());
-    return deadlineNs - this.clockOffsetNs;
+    // Clocks count whole nanoseconds; a smoothed deadline may lie between two.
+    return Math.ceil(deadlineNs) - this.clockOffsetNs;
+  }
+
+  /** Says who asks for turns at `nowNs` (the host's time) that move nothing. */
+  explainSpinning(nowNs: number): string {
+    const due = this.machines.filter((machine) => machine.deadlineNs() <= nowNs);
+    const names = due.map((machine) => machine.constructor.name);
+    if (this.device !== null && this.device.deadlineNs() <= nowNs) names.push("the device");
+    return `the host spins without work, for the sake of ${names.join(", ") || "nobody"}`;
   }
 
   /** When this host's next turn is; `Infinity` when nothing will ever happen by itself. */
@@ -264,7 +273,7 @@ export class SimWorld {
     const sent = this.send(host, nowNs);
     host.isActive = received || sent || disksDue;
     host.idleTurnCount = host.isActive ? 0 : host.idleTurnCount + 1;
-    assert(host.idleTurnCount < IDLE_TURNS_MAX, "a host doesn't spin without work");
+    if (host.idleTurnCount >= IDLE_TURNS_MAX) throw new Error(host.explainSpinning(nowNs));
     host.busyUntilNs = this.clock.nowNs + this.drawTurnNs(host);
     if (this.checkEvery > 0 && this.turnCount % this.checkEvery === 0) host.checkInvariants();
   }

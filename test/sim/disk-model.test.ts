@@ -112,6 +112,16 @@ describe("DiskModel", () => {
     expect(() => read(model, sector(first))).toThrow(ModelViolation);
   });
 
+  it("answers that a crash overtakes → the write may be gone, the read tells of the past", () => {
+    const model = new DiskModel(1);
+    model.startRead(5, 0, 1);
+    const id = model.startWrite(0, 1, false);
+    model.crash();
+    model.endWrite(id, "done", false);
+    model.endRead(5, sector(id));
+    read(model, sector(0));
+  });
+
   it("a flush that succeeds though a crash has lost a write before it → a lie that is found", () => {
     const model = new DiskModel(1);
     written(model);

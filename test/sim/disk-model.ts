@@ -47,6 +47,8 @@ export class DiskModel {
   /** Counts events, so that "before" is well defined within one instant. */
   private now = 0;
   private nextId = 1;
+  /** When the machine crashed last. */
+  private crashedAt = Number.NEGATIVE_INFINITY;
   private readonly writes = new Map<number, Write>();
   /** Per sector: what it may hold now, writes in flight aside. */
   private readonly current: Set<number>[];
@@ -105,7 +107,9 @@ export class DiskModel {
       this.at(this.pending, sector).delete(id);
       const current = this.at(this.current, sector);
       const afterCrash = this.at(this.afterCrash, sector);
-      if (write.isSure) this.dropBefore(current, write);
+      // The answer to a write that a crash has undone may still be under way when it strikes.
+      const isThere = isDurable || write.startedAt > this.crashedAt;
+      if (write.isSure && isThere) this.dropBefore(current, write);
       if (write.isSure && isDurable) this.dropBefore(afterCrash, write);
       current.add(id);
       afterCrash.add(id);
@@ -167,13 +171,14 @@ export class DiskModel {
       this.checkedSectors++;
       // With no write about, what was read is what is there.
       if (found < 0 || this.at(this.pending, sector).size > 0) continue;
+      if (read.startedAt < this.crashedAt) continue;
       if (this.isUndisturbed(legal, read)) this.current[sector] = new Set([found]);
     }
   }
 
   /** The machine crashed: whatever was not durable may be gone. Requests in flight stay so. */
   crash(): void {
-    this.now++;
+    this.crashedAt = ++this.now;
     for (let sector = 0; sector < this.sectorCount; sector++) {
       const survivors = new Set(this.at(this.afterCrash, sector));
       this.current[sector] = survivors;
