@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT
-// CRC-32 of IEEE 802.3 (polynomial 0x04C11DB7, reflected to 0xEDB88320), as a register that is moved
-// over bytes. RoCEv2's ICRC is this CRC over a masked packet; the masking lives in wire/icrc.ts.
+// CRC-32 of IEEE 802.3 (polynomial 0x04C11DB7, reflected to 0xEDB88320), as a register that is
+// moved over bytes. RoCEv2's ICRC is this CRC over a masked packet; the masking lives in
+// wire/icrc.ts.
 
 /**
  * Moves a CRC-32 register over `bytes[start .. end - 1]`.
  *
- * The register is raw: start a fresh CRC with -1 (all ones) and complement the final register to get
- * the CRC; nothing is complemented between calls, so a range may be cut anywhere. It is a *signed*
- * 32-bit integer going in and coming out: a value above 2^31 would be a heap number in V8, one
- * allocation per call. Implementations keep no reference to `bytes`.
+ * The register is raw: start a fresh CRC with -1 (all ones) and complement the final register to
+ * get the CRC; nothing is complemented between calls, so a range may be cut anywhere. It is a
+ * *signed* 32-bit integer going in and coming out: a value above 2^31 would be a heap number in V8,
+ * one allocation per call. Implementations keep no reference to `bytes`.
  *
- * (A library's `crc32(bytes, previousCrc)` usually takes and returns the complemented value: wrap it
- * as `~crc32(bytes.subarray(start, end), ~register)`.)
+ * (A library's `crc32(bytes, previousCrc)` usually takes and returns the complemented value: wrap
+ * it as `~crc32(bytes.subarray(start, end), ~register)`.)
  */
 export type Crc32 = (bytes: Uint8Array, start: number, end: number, register: number) => number;
 

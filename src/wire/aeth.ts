@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Acknowledge extended transport header (IBTA vol1 §9.2.5 and §9.7.5.1), 4 bytes: syndrome, then the
-// 24-bit message sequence number. The syndrome:
+// Acknowledge extended transport header (IBTA vol1 §9.3; RoCEv2 facts §3), 4 bytes: syndrome, then
+// the 24-bit message sequence number. The syndrome:
 //
 //   bit 7     0
 //   bits 6..5 kind: 00 ACK, 01 RNR NAK, 10 reserved, 11 NAK
@@ -52,8 +52,8 @@ export function writeAeth(view: DataView, offset: number, syndrome: number, msn:
 }
 
 /**
- * Waiting time of each RNR timer code, in nanoseconds (IBTA vol1 table 45). From code 2 on each pair
- * of steps doubles; code 0 is the longest of all, 655.36 ms.
+ * Waiting time of each RNR timer code, in nanoseconds (IBTA vol1 §9.7.5.2.8). From code 2 on each
+ * pair of steps doubles; code 0 is the longest of all, 655.36 ms.
  */
 const RNR_TIMER_10_US = [
   65536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536,
@@ -74,7 +74,7 @@ export function rnrTimerCode(timeNs: number): number {
   return 0;
 }
 
-/** Credits of the codes 0 .. 30 (IBTA vol1 table 43); 31 is no code of this table. */
+/** Credits of the codes 0 .. 30 (RoCEv2 facts §3); 31 is no code of this table. */
 const CREDITS = [
   0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
   3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Atomic acknowledge extended transport header (IBTA vol1 §9.2.6), 8 bytes behind the AETH: what the
-// remote memory held before. Precondition of all: 8 bytes are at `offset`.
+// Atomic acknowledge extended transport header (IBTA vol1 §9.3), 8 bytes behind the AETH: what
+// the remote memory held before. Precondition of all: 8 bytes are at `offset`.
 
 export const ATOMIC_ACK_ETH_BYTES = 8;
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Atomic extended transport header (IBTA vol1 §9.2.3), 28 bytes, big-endian:
+// Atomic extended transport header (IBTA vol1 §9.3), 28 bytes, big-endian:
 //
 //   0        virtual address (64 bits; 8-byte aligned, which the responder checks)
 //   8        R_Key
 //   12       swap data (compare-swap) or add data (fetch-add), 64 bits
 //   20       compare data, 64 bits; 0 for fetch-add
 //
-// 64-bit values are read and written in two unsigned halves. Precondition: 28 bytes are at `offset`.
+// 64-bit values are read and written in two unsigned halves. Precondition: 28 bytes are at
+// `offset`.
 
 export const ATOMIC_ETH_BYTES = 28;
 

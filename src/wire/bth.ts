@@ -52,7 +52,9 @@ export function bthPkey(view: DataView, offset: number): number {
   return view.getUint16(offset + 2);
 }
 
-/** FECN (0x80), BECN (0x40) and six reserved bits. Not covered by the ICRC: switches may set them. */
+/**
+ * FECN (0x80), BECN (0x40) and six reserved bits. Not covered by the ICRC: switches may set them.
+ */
 export function bthCongestion(view: DataView, offset: number): number {
   return view.getUint8(offset + 4);
 }
@@ -113,7 +115,9 @@ export function setBthVersion(view: DataView, offset: number, version: number): 
   view.setUint8(offset + 1, rest | (version & 15));
 }
 
-/** Sets FECN, BECN and the six bits beside them, as a switch or a test would; not under the ICRC. */
+/**
+ * Sets FECN, BECN and the six bits beside them, as a switch or a test would; not under the ICRC.
+ */
 export function setBthCongestion(view: DataView, offset: number, congestion: number): void {
   view.setUint8(offset + 4, congestion);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What the codecs of the CM messages share (IBTA vol1 §12.6; RoCEv2 facts §18). Offsets count from the
-// start of the message, which is byte 24 of its MAD. Not exported from the room but for the sizes.
+// What the codecs of the CM messages share (IBTA vol1 §12.6; RoCEv2 facts §18). Offsets count from
+// the start of the message, which is byte 24 of its MAD. Not exported from the room but for the
+// sizes.
 
 import { assert } from "../base/index.js";
 import { MAD_BYTES, MAD_HEADER_BYTES } from "./mad.js";

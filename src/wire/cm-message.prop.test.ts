@@ -152,7 +152,7 @@ function viewOf(bytes: Uint8Array): DataView {
 }
 
 describe("CM messages: laws", () => {
-  it("decode(encode(m)) is m, whatever the bytes were before, and nothing beside is touched", () => {
+  it("decode(encode(m)) is m, whatever was there before; nothing beside is touched", () => {
     fc.assert(
       fc.property(mad, u8, (m, filler) => {
         const bytes = new Uint8Array(MAD_BYTES + 10).fill(filler);

@@ -22,7 +22,9 @@ import {
 import { decodeSidrRep, encodeSidrRep, type SidrRep } from "./sidr-rep.js";
 import { decodeSidrReq, encodeSidrReq, type SidrReq } from "./sidr-req.js";
 
-/** Attribute ids of the messages. LAP (0x19) and APR (0x1A), alternate paths, are not spoken here. */
+/**
+ * Attribute ids of the messages. LAP (0x19) and APR (0x1A), alternate paths, are not spoken here.
+ */
 export const CM_ATTRIBUTE = {
   REQ: 0x10,
   MRA: 0x11,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// CM MRA, message receipt acknowledgement (IBTA vol1 §12.6.6): "I have it, the answer takes longer".
+// CM MRA, message receipt acknowledgement (IBTA vol1 §12.6.6): "I have it, the answer takes
+// longer".
 
 import { clearMessage, hasMessage, readBytes, writeBytes } from "./cm-fields.js";
 

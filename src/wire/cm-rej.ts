@@ -6,7 +6,7 @@ import { clearMessage, hasMessage, readBytes, writeBytes } from "./cm-fields.js"
 export const CM_REJ_INFORMATION_BYTES = 72;
 export const CM_REJ_PRIVATE_BYTES = 148;
 
-/** Why a connection is refused (IBTA vol1 §12.6.7.2, table 107). */
+/** Why a connection is refused (IBTA vol1 §12.6.7.2). */
 export const REJ_REASON = {
   NO_QP: 1,
   NO_EEC: 2,
@@ -68,7 +68,9 @@ export interface CmRej {
   reason: number;
   /** As sent, 7 bits: more than the field's 72 bytes only from a faulty peer. */
   informationLength: number;
-  /** The whole field after decoding, valid up to `informationLength`; may be shorter for encoding. */
+  /**
+   * The whole field after decoding, valid up to `informationLength`; may be shorter for encoding.
+   */
   information: Uint8Array;
   /** Always `CM_REJ_PRIVATE_BYTES` after decoding; may be shorter for encoding. */
   privateData: Uint8Array;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Datagram extended transport header (IBTA vol1 §9.2.4), 8 bytes: Q_Key, one reserved byte, the
+// Datagram extended transport header (IBTA vol1 §9.3), 8 bytes: Q_Key, one reserved byte, the
 // sender's 24-bit QPN. Accessors take the view and the offset of the DETH; precondition: 8 bytes.
 
 export const DETH_BYTES = 8;
 
-/** Q_Key of every general services interface (IBTA vol1 §10.2.5). */
+/** Q_Key of every general services interface (RoCEv2 facts §17). */
 export const QKEY_GSI = 0x8001_0000;
 /** Q_Key that RDMA CM gives to UD queue pairs unless told otherwise. */
 export const QKEY_RDMA_CM = 0x0123_4567;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The laws of every fixed header, written once: what was written is what is read; exactly the header's
-// bytes are touched; reading and writing again gives the same bytes, reserved bits as 0.
+// The laws of every fixed header, written once: what was written is what is read; exactly the
+// header's bytes are touched; reading and writing again gives the same bytes, reserved bits as 0.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";

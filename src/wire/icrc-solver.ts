@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Runs the CRC register backwards (RoCEv2 facts §7.3).
 //
-// Feeding a byte to a reflected CRC register is a shift and an XOR that can be undone, and undoing m
-// zero bytes is one linear map of 32 bits to 32 bits: four look-ups in tables of 256. A table set per
-// packet length would be 4 KiB for each length that a peer cares to send. Instead the number of
+// Feeding a byte to a reflected CRC register is a shift and an XOR that can be undone, and undoing
+// m zero bytes is one linear map of 32 bits to 32 bits: four look-ups in tables of 256. A table set
+// per packet length would be 4 KiB for each length that a peer cares to send. Instead the number of
 // 4-byte words is written in two digits to the base 64 and each digit has its map: 64 + 17 sets in
 // all, built once, and any length costs eight look-ups.
 
@@ -16,13 +16,15 @@ const HIGH_VALUES = 17;
 /** Int32 entries of one map: four tables of 256. */
 const MAP_ENTRIES = 1024;
 
-/** Bytes of IPv4 and UDP header from the identification on, which the CRC covers after it starts. */
+/**
+ * Bytes of IPv4 and UDP header from the identification on, which the CRC covers after it starts.
+ */
 const HEADER_BYTES_FROM_ID = 24;
 const ICRC_BYTES = 4;
 
 /**
- * Longest UDP payload that can be solved, 4,328 bytes: no path MTU of RoCE (4,096 at most, with 32 of
- * headers and 4 of ICRC) needs as much.
+ * Longest UDP payload that can be solved, 4,328 bytes: no path MTU of RoCE (4,096 at most, with 32
+ * of headers and 4 of ICRC) needs as much.
  */
 export const ICRC_SOLVABLE_BYTES_MAX =
   (HIGH_VALUES * DIGIT_VALUES - 1) * 4 - HEADER_BYTES_FROM_ID + ICRC_BYTES;
@@ -106,8 +108,8 @@ function buildMaps(): Int32Array {
  * @returns a signed 32-bit number, as if the four bytes were a little-endian word.
  */
 export function solveHeaderDifference(difference: number, udpPayloadLength: number): number {
-  // Four bytes XORed into a register and then shifted through are the same as those bytes fed in, so
-  // the whole stretch from the identification to the ICRC is undone as zero bytes.
+  // Four bytes XORed into a register and then shifted through are the same as those bytes fed in,
+  // so the whole stretch from the identification to the ICRC is undone as zero bytes.
   const steps = udpPayloadLength - ICRC_BYTES + HEADER_BYTES_FROM_ID;
   const words = steps >>> 2;
   let register = difference;

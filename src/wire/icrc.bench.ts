@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the ICRC costs per packet: with the identification known, solved for, and, for comparison, by
-// putting the masked packet together and running one CRC over it.
+// What the ICRC costs per packet: with the identification known, solved for, and, for comparison,
+// by putting the masked packet together and running one CRC over it.
 
 import { bench, describe } from "vitest";
 import { IpAddress, SeededRandom, updateCrc32 } from "../base/index.js";

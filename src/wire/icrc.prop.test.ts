@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The ICRC against its definition (a masked packet put together byte by byte and given to zlib), and
-// the laws of the check that doesn't see the IP header.
+// The ICRC against its definition (a masked packet put together byte by byte and given to zlib),
+// and the laws of the check that doesn't see the IP header.
 
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
@@ -40,7 +40,10 @@ function samplesOf(address: fc.Arbitrary<IpAddress>): fc.Arbitrary<Sample> {
 const v4Sample = samplesOf(v4);
 const anySample = fc.oneof(v4Sample, samplesOf(v6));
 
-/** The masked input of facts §6, then zlib. @param fragmentWord flags and fragment offset of IPv4. */
+/**
+ * The masked input of facts §6, given to zlib.
+ * @param fragmentWord flags and fragment offset of IPv4.
+ */
 function reference(s: Sample, fragmentWord = 0x4000): number {
   const length = s.packet.length;
   const word16 = (n: number) => [n >>> 8, n & 255];

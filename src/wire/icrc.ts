@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
-// The invariant CRC of RoCEv2 (annex A17 §A17.3.3; IBTA vol1 §7.8.1; RoCEv2 facts §6 and §7): CRC-32
-// over eight bytes of ones, the IP, UDP and BTH headers with what routers may change set to ones, and
-// the rest as sent; stored least significant byte first.
+// The invariant CRC of RoCEv2 (IBTA annex A17, vol1 §7.8.1; RoCEv2 facts §6 and §7):
+// CRC-32 over eight bytes of ones, the IP, UDP and BTH headers with what routers may change set to
+// ones, and the rest as sent; stored least significant byte first.
 //
-// A UDP socket shows neither the IP header of what it receives nor lets one choose what it sends, so
-// nothing here reads an IP header: it is rebuilt from what is known of it. Two facts make that cheap.
-// A CRC register is affine over XOR: changing some bits of the input changes the register by an
-// amount that depends on those bits and on how many bytes follow, on nothing else. So
+// A UDP socket shows neither the IP header of what it receives nor lets one choose what it sends,
+// so nothing here reads an IP header: it is rebuilt from what is known of it. Two facts make that
+// cheap. A CRC register is affine over XOR: changing some bits of the input changes the register by
+// an amount that depends on those bits and on how many bytes follow, on nothing else. So
 //
 // - all packets between two ports share one register (`IcrcFlow`), computed once with zero lengths
-//   and a zero identification; a packet's own two lengths and identification are XORed in from small
-//   tables. Nothing is cached per length, and nothing grows with what a peer sends.
+//   and a zero identification; a packet's own two lengths and identification are XORed in from
+//   small tables. Nothing is cached per length, and nothing grows with what a peer sends.
 // - an IPv4 identification that the receiver can't see is *solved for*: run backwards over the rest
-//   of the packet, the difference between the received and the computed CRC becomes the difference of
-//   the identification and fragment words themselves. See icrc-solver.ts.
+//   of the packet, the difference between the received and the computed CRC becomes the difference
+//   of the identification and fragment words themselves. See icrc-solver.ts.
 
 import {
   CRC32_TABLES,
@@ -83,13 +83,15 @@ export type IcrcResult = (typeof ICRC_RESULT)[keyof typeof ICRC_RESULT];
 
 /**
  * What the packets from one UDP port to another have in common, as a CRC register. Owned by the
- * caller, who keeps one per direction of a connection (or one per port of the host, re-assigned when
- * `matches` says no: that costs some 100 ns).
+ * caller, who keeps one per direction of a connection (or one per port of the host, re-assigned
+ * when `matches` says no: that costs some 100 ns).
  */
 export class IcrcFlow {
   /** The addresses' family; both ends have the same. */
   family: 4 | 6 = 4;
-  /** IPv4: the identification of the packet checked last, exact or solved for; unspecified if bad. */
+  /**
+   * IPv4: the identification of the packet checked last, exact or solved for; unspecified if bad.
+   */
   identification = 0;
   /** Register after the UDP header with every length and the identification 0, DF set. */
   private register = 0;
@@ -150,8 +152,8 @@ export class IcrcFlow {
     this.family = destination.family;
     let r = REGISTER_AFTER_LRH;
     if (destination.family === 4) {
-      // Version and IHL, TOS (masked), total length 0; identification 0, DF; TTL (masked), protocol,
-      // header checksum (masked).
+      // Version and IHL, TOS (masked), total length 0; identification 0, DF; TTL (masked),
+      // protocol, header checksum (masked).
       r = word(0x45ff_0000, r);
       r = word(DONT_FRAGMENT, r);
       r = word(0xff00_ffff | (IP_PROTOCOL_UDP << 16), r);
@@ -213,10 +215,10 @@ function word(value: number, register: number): number {
 const LONG_BYTES_MIN = 200;
 
 /**
- * Computes and checks ICRCs. One per device; without state of its own but the CRC routine. `bytes` and
- * `view` of every call show the same memory; `offset` is the BTH's, `length` that of the whole UDP
- * payload, ICRC included. Precondition of all: length >= 16. Nothing is allocated, nothing but the
- * ICRC is written.
+ * Computes and checks ICRCs. One per device; without state of its own but the CRC routine. `bytes`
+ * and `view` of every call show the same memory; `offset` is the BTH's, `length` that of the whole
+ * UDP payload, ICRC included. Precondition of all: length >= 16. Nothing is allocated, nothing but
+ * the ICRC is written.
  */
 export class IcrcEngine {
   private readonly longCrc32: Crc32;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Invalidate extended transport header (IBTA vol1 §9.2.8): the R_Key to invalidate, four bytes.
+// Invalidate extended transport header (IBTA vol1 §9.3): the R_Key to invalidate, four bytes.
 
 export const IETH_BYTES = 4;
 

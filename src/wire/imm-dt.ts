@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Immediate extended transport header (IBTA vol1 §9.2.7): four bytes that the transport hands through.
+// Immediate extended transport header (IBTA vol1 §9.3): four bytes that the transport hands
+// through.
 
 export const IMM_DT_BYTES = 4;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // IP and UDP headers that nobody has sent us. A UDP socket gives and takes payloads only, but two
-// readers want headers: consumers of UD receives, whose first 40 bytes are the GRH area (RoCEv2 annex
-// A17 §A17.4.5; facts §14), and capture files. So they are made up from what is known, with an IPv4
-// header checksum that is right, because that is how consumers tell IPv4 from IPv6.
+// readers want headers: consumers of UD receives, whose first 40 bytes are the GRH area (RoCEv2
+// annex A17; facts §14), and capture files. So they are made up from what is known, with
+// an IPv4 header checksum that is right, because that is how consumers tell IPv4 from IPv6.
 
 import { IpAddress } from "../base/index.js";
 
@@ -138,8 +138,8 @@ export interface Grh {
 }
 
 /**
- * Reads the GRH area of a UD receive, made by farpage or by hardware: IPv6 when its first nibble is 6
- * and no right IPv4 header stands in its second half; null when it is neither, or not all there.
+ * Reads the GRH area of a UD receive, made by farpage or by hardware: IPv6 when its first nibble is
+ * 6 and no right IPv4 header stands in its second half; null when it is neither, or not all there.
  */
 export function decodeGrh(view: DataView, offset: number): Grh | null {
   if (offset < 0 || offset + GRH_BYTES > view.byteLength) return null;

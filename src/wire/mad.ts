@@ -34,7 +34,9 @@ export interface MadHeader {
   attributeModifier: number;
 }
 
-/** The common header of the MAD at `offset`; null when it is not `MAD_BYTES` long or not all there. */
+/**
+ * The common header of the MAD at `offset`; null when it is not `MAD_BYTES` long or not all there.
+ */
 export function decodeMadHeader(view: DataView, offset: number, length: number): MadHeader | null {
   if (length !== MAD_BYTES || offset < 0 || offset + length > view.byteLength) return null;
   return {
@@ -51,7 +53,9 @@ export function decodeMadHeader(view: DataView, offset: number, length: number):
   };
 }
 
-/** Writes all 24 bytes, the reserved ones as 0. Preconditions: each field fits; 24 bytes of room. */
+/**
+ * Writes all 24 bytes, the reserved ones as 0. Preconditions: each field fits; 24 bytes of room.
+ */
 export function encodeMadHeader(view: DataView, offset: number, header: Readonly<MadHeader>): void {
   view.setUint8(offset, header.baseVersion);
   view.setUint8(offset + 1, header.managementClass);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Path MTUs of InfiniBand (IBTA vol1 §9.4, table "MTU"): payload bytes of a full packet, and the codes
-// by which verbs and CM messages name them.
+// Path MTUs of InfiniBand (RoCEv2 facts §5): payload bytes of a full packet, and the
+// codes by which verbs and CM messages name them.
 
 /** Smallest and largest path MTU, bytes of payload. */
 export const MTU_MIN = 256;

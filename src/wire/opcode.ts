@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// BTH opcodes (IBTA vol1 §9.2.1, table 38; RoCEv2 facts §4) and everything that follows from an
-// opcode alone, in two 256-entry tables: nobody else switches over opcodes to learn a header's shape.
-// What is done with a packet is the transport's business.
+// BTH opcodes (IBTA vol1 §9.2.1; RoCEv2 facts §4) and everything that follows from an
+// opcode alone, in two 256-entry tables: nobody else switches over opcodes to learn a header's
+// shape. What is done with a packet is the transport's business.
 
 /** Reliable connection: transport bits 000. */
 export const RC = {
@@ -93,7 +93,9 @@ export const OPCODE_FLAG = {
   /** Direction: from requester to responder, or back. ACK covers atomic acknowledges too. */
   REQUEST: 0x4_0000,
   RESPONSE: 0x8_0000,
-  /** The responder must take a receive WQE: at SEND FIRST/ONLY, at WRITE LAST/ONLY with immediate. */
+  /**
+   * The responder must take a receive WQE: at SEND FIRST/ONLY, at WRITE LAST/ONLY with immediate.
+   */
   NEEDS_RECV: 0x10_0000,
   /** FIRST or ONLY: legal only outside a message. */
   STARTS_MESSAGE: 0x20_0000,
@@ -107,8 +109,8 @@ export const OPCODE_FLAG = {
 export const OPCODE_FLAGS: Int32Array = new Int32Array(256);
 
 /**
- * Bytes from the start of the BTH to the payload by opcode, 12 .. 40, all multiples of four; 0 for an
- * unknown opcode.
+ * Bytes from the start of the BTH to the payload by opcode, 12 .. 40, all multiples of four; 0 for
+ * an unknown opcode.
  */
 export const OPCODE_HEADER_BYTES: Uint8Array = new Uint8Array(256);
 

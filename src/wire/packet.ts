@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A RoCEv2 packet as a whole: the UDP payload BTH | extended headers | payload | pad | ICRC. One check
-// decides whether it can be taken apart; after it no accessor of this room can read out of bounds.
+// A RoCEv2 packet as a whole: the UDP payload BTH | extended headers | payload | pad | ICRC. One
+// check decides whether it can be taken apart; after it no accessor of this room can read out of
+// bounds.
 
 import { bthPadCount, bthVersion } from "./bth.js";
 import { OPCODE_FLAG, OPCODE_FLAGS, OPCODE_HEADER_BYTES } from "./opcode.js";
@@ -10,10 +11,15 @@ export const ICRC_BYTES = 4;
 export const ROCE_PORT = 4791;
 /** The smallest packet: a zero-length SEND ONLY. */
 export const PACKET_BYTES_MIN = 16;
-/** Most bytes in front of the payload: the AtomicETH's. (With payload: WRITE ONLY with immediate, 32.) */
+/**
+ * Most bytes in front of the payload: the AtomicETH's. (With payload: WRITE ONLY with immediate,
+ * 32.)
+ */
 export const PACKET_HEADER_BYTES_MAX = 40;
 
-/** What is wrong with a packet's shape. 0 is nothing; the others are reasons to drop it silently. */
+/**
+ * What is wrong with a packet's shape. 0 is nothing; the others are reasons to drop it silently.
+ */
 export const PACKET_FAULT = {
   NONE: 0,
   /** Shorter than a BTH and an ICRC. */
@@ -24,7 +30,7 @@ export const PACKET_FAULT = {
   OPCODE: 3,
   /** Shorter than its opcode's headers, pad and ICRC. */
   LENGTH: 4,
-  /** Payload and pad are not a multiple of four bytes (IBTA vol1 §9.4), or an opcode that has no
+  /** Payload and pad are not a multiple of four bytes (facts §5), or an opcode that has no
    * payload carries some. */
   PAYLOAD: 5,
 } as const;

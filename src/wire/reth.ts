@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// RDMA extended transport header (IBTA vol1 §9.2.2), 16 bytes, big-endian:
+// RDMA extended transport header (IBTA vol1 §9.3), 16 bytes, big-endian:
 //
 //   0        virtual address, high half
 //   4        virtual address, low half

@@ -30,7 +30,9 @@ export interface SidrRep {
   serviceIdHigh: number;
   serviceIdLow: number;
   qkey: number;
-  /** The whole field after decoding, valid up to `informationLength`; may be shorter for encoding. */
+  /**
+   * The whole field after decoding, valid up to `informationLength`; may be shorter for encoding.
+   */
   information: Uint8Array;
   /** Always `SIDR_REP_PRIVATE_BYTES` after decoding; may be shorter for encoding. */
   privateData: Uint8Array;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Every packet that was captured between Linux machines, through every decoder and encoder of wire/.
+// Every packet that was captured between Linux machines, through every decoder and encoder of
+// wire/.
 
 import { describe, expect, it } from "vitest";
 import {
@@ -41,7 +42,9 @@ function open(datagram: UdpDatagram) {
   return { bytes, view: new DataView(bytes.buffer), flow, length: bytes.length };
 }
 
-/** The row that farpage's decoders make of a datagram; what only the file knows is taken from `row`. */
+/**
+ * The row that farpage's decoders make of a datagram; what only the file knows is taken from `row`.
+ */
 function decodedRow(datagram: UdpDatagram, firstUs: number, row: CaptureRow): CaptureRow {
   const { bytes, view, flow, length } = open(datagram);
   const v4 = datagram.source.family === 4;
@@ -118,7 +121,7 @@ describe.each(files)("capture %s", (name) => {
     }
   });
 
-  it("every packet: identification hidden → solved for, equal to the header's if that is right", () => {
+  it("every packet: identification hidden → solved for, equal to the header's if right", () => {
     for (const [i, datagram] of datagrams.entries()) {
       const { bytes, view, flow, length } = open(datagram);
       const v4 = datagram.source.family === 4;

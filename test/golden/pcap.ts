@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Reads classic pcap files (the libpcap savefile format: 24 bytes of file header, 16 before each
-// frame) and takes Ethernet, IP and UDP apart, for tests. Captures are trusted: anything odd throws.
+// frame) and takes Ethernet, IP and UDP apart, for tests. Captures are trusted: anything odd
+// throws.
 
 import { readFileSync } from "node:fs";
 import { IpAddress } from "../../src/base/index.js";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Builds a packet anew from the fields of another: every byte of the copy has gone through a decoder
-// and an encoder, but for payload, pad and whatever follows an opcode that nobody knows.
+// Builds a packet anew from the fields of another: every byte of the copy has gone through a
+// decoder and an encoder, but for payload, pad and whatever follows an opcode that nobody knows.
 
 import {
   aethMsn,
@@ -115,7 +115,9 @@ const COPIERS: readonly (readonly [
   [OPCODE_FLAG.HAS_IETH, 4, (f, t, o) => writeIeth(t, o, iethKey(f, o))],
 ];
 
-/** Sends a CM message through its codec; false when it is none (then the caller copies the bytes). */
+/**
+ * Sends a CM message through its codec; false when it is none (then the caller copies the bytes).
+ */
 function copyCmMad(from: DataView, to: DataView, offset: number): boolean {
   const mad = decodeCmMad(from, offset, MAD_BYTES);
   if (typeof mad === "string") return false;
