@@ -20,6 +20,8 @@ const VOLUME = "disk";
 const PAIRS_TRIED = 16;
 /** How long the server may take to say that it is ready, and to stop. */
 const CHILD_TIMEOUT_MS = 20_000;
+const BUSY_TRIES = 10;
+const BUSY_PAUSE_MS = 400;
 
 const CHILD_EVENT = z.object({
   event: z.string(),
@@ -109,7 +111,26 @@ async function startServer(
   }
 }
 
+/**
+ * Starts the server. The server of a former `up` that was killed may need a moment to notice, and holds
+ * the file until then.
+ */
 async function spawnServer(
+  address: IpAddress,
+  serveArguments: readonly string[],
+): Promise<ServerProcess> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await spawnOnce(address, serveArguments);
+    } catch (error) {
+      const busy = error instanceof FarpageError && error.code === "EBUSY";
+      if (!busy || tries === BUSY_TRIES) throw error;
+      await new Promise((resolveWait) => setTimeout(resolveWait, BUSY_PAUSE_MS));
+    }
+  }
+}
+
+async function spawnOnce(
   address: IpAddress,
   serveArguments: readonly string[],
 ): Promise<ServerProcess> {

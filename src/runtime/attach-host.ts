@@ -218,7 +218,8 @@ async function openVolume(
       ]);
     } catch (error) {
       const isBusy = error instanceof FarpageError && error.code === "EPERM";
-      if (!isBusy || performance.now() - startMs > Math.min(BUSY_RETRY_MS, timeoutMs)) {
+      const waitedMs = performance.now() - startMs + BUSY_PAUSE_MS;
+      if (!isBusy || waitedMs > Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS)) {
         throw explain(error, target.volume, server);
       }
       await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
