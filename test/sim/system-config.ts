@@ -79,7 +79,7 @@ export function drawConfig(seed: number, scale: ConfigScale): SystemConfig {
       jitterNs: pick(random, [10, 100, 2000]) * MICROSECOND,
       shortRate: pick(random, [0, 0, 0.1]),
     },
-    queueDepth: pick(random, [1, 4, 16, 64, 100]),
+    queueDepth: pick(random, [2, 4, 16, 64, 100]),
     chunkBytes: pick(random, [8192, 16_384, 131_072]),
     connectionCount: pick(random, [1, 1, 2, 4]),
     alwaysInvalidate: randomBelow(random, 3) > 0,

@@ -11,10 +11,12 @@ import {
   type NetworkCounters,
   SimDisk,
   type SimHost,
+  type SimLink,
   SimPlatter,
   type SimWaker,
   SimWorld,
 } from "../../src/sim/index.js";
+import type { Link } from "../../src/transport/index.js";
 import { DiskWorkload } from "./disk-workload.js";
 import { detectableCorruption, icrcObserver } from "./roce-checks.js";
 import { buildStack, type SimStack } from "./stack.js";
@@ -31,8 +33,8 @@ export interface SystemOptions {
   readonly trace?: (line: string) => void;
   /** Puts something around a volume's file; what it returns may wake the host. */
   readonly plantFile?: (file: BlockFile) => BlockFile & SimWaker;
-  /** Called when the hosts are there, before anything runs. */
-  readonly plant?: (system: System) => void;
+  /** Puts something around the server's link. */
+  readonly decorateServer?: (link: SimLink) => Link;
 }
 
 export interface SystemReport {
@@ -75,8 +77,8 @@ export class System {
     });
     const text = config.family === 4 ? "192.0.2." : "2001:db8::";
     this.addresses = { client: IpAddress.parse(`${text}1`), server: IpAddress.parse(`${text}2`) };
-    this.client = this.addHost(CLIENT, this.addresses.client);
-    this.server = this.addHost(SERVER, this.addresses.server);
+    this.client = this.addHost(CLIENT, this.addresses.client, undefined);
+    this.server = this.addHost(SERVER, this.addresses.server, options.decorateServer);
     this.world.network.corruptionFilter = detectableCorruption();
     this.world.network.observers.push(icrcObserver());
     this.volumes = Array.from({ length: config.volumeCount }, (_, i) => ({
@@ -85,7 +87,6 @@ export class System {
       epoch: 1,
       workload: null,
     }));
-    options.plant?.(this);
     this.serverStack = this.startServer();
     this.clientStack = buildStack(this.client);
     this.rnbdClient = this.startClient();
@@ -144,7 +145,11 @@ export class System {
     );
   }
 
-  private addHost(name: string, address: IpAddress): SimHost {
+  private addHost(
+    name: string,
+    address: IpAddress,
+    decorate: ((link: SimLink) => Link) | undefined,
+  ): SimHost {
     const { linkMtu, gro, receiveBufferBytes, stallRate, pauseRate, pauseNsMax } = this.config;
     return this.world.addHost(name, {
       addresses: [address],
@@ -154,6 +159,7 @@ export class System {
       stallRate,
       pauseRate,
       pauseNsMax,
+      ...(decorate === undefined ? {} : { decorate }),
     });
   }
 
