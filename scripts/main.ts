@@ -2,6 +2,7 @@
 // The project's own tools: `node dist/scripts/main.js COMMAND`. One entry with subcommands.
 
 import { runE2e } from "./e2e.js";
+import { runFuzz, runSim } from "./runs.js";
 import { runTidy } from "./tidy/tidy.js";
 
 const USAGE = `usage: node dist/scripts/main.js COMMAND
@@ -10,6 +11,10 @@ const USAGE = `usage: node dist/scripts/main.js COMMAND
                     --update lowers the ratchet to what is needed now
   e2e [vitest arguments]
                     the built program under stock clients, which it installs where it may
+  sim --seed N [--smoke] [--trace FILE] [--pcap FILE]
+                    replays one seed of the whole-system simulation
+  fuzz [--seed N] [--count N]
+                    fuzzes every target; at least a million messages when told nothing
 `;
 
 function main(args: readonly string[]): number {
@@ -19,6 +24,10 @@ function main(args: readonly string[]): number {
       return runTidy(process.cwd(), rest.includes("--update")) === 0 ? 0 : 1;
     case "e2e":
       return runE2e(rest);
+    case "sim":
+      return runSim(rest);
+    case "fuzz":
+      return runFuzz(rest);
     default:
       process.stderr.write(USAGE);
       return 2;
