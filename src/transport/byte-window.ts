@@ -14,9 +14,7 @@ export const PACKET_OVERHEAD_BYTES = 512;
 /** A packet at the largest MTU; the window grows by this much per window acknowledged. */
 const PACKET_COST_MAX = 4096 + PACKET_OVERHEAD_BYTES;
 /** The window never falls below this many of the largest packets. */
-const FLOOR_PACKETS = 4;
-/** Assumed until a round trip was measured. */
-const RTT_INITIAL_NS = 1_000_000;
+const FLOOR_PACKETS = 2;
 
 const NOBODY = -1;
 
@@ -84,8 +82,7 @@ export class ByteWindow {
 
   /** Packets were lost: halves the window, at most once per round trip. */
   shrink(nowNs: number): void {
-    const rttNs = this.rttNs === 0 ? RTT_INITIAL_NS : this.rttNs;
-    if (nowNs - this.lossNs < rttNs) return;
+    if (nowNs - this.lossNs < this.rttNs) return;
     this.lossNs = nowNs;
     this.limitBytes = Math.max(this.floorBytes, this.limitBytes / 2);
   }

@@ -49,7 +49,8 @@ describe("RC, packets lost", () => {
       "0> WRITE_MIDDLE 1 1024",
       "0> WRITE_LAST 2 452 !",
       "0> WRITE_FIRST 0 1024",
-      "0> WRITE_MIDDLE 1 1024",
+      // The window is at its floor now, so that every other packet asks for an ACK.
+      "0> WRITE_MIDDLE 1 1024 !",
       "0> WRITE_LAST 2 452 !",
       "1> ACKNOWLEDGE 2",
     ]);

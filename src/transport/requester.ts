@@ -317,7 +317,7 @@ export class Requester {
     this.sendTaken += cost;
     this.costSinceAckRequest = ackRequest ? 0 : this.costSinceAckRequest + cost;
     this.packetsSinceAckRequest = ackRequest ? 0 : this.packetsSinceAckRequest + 1;
-    this.advance(slot, packet + 1, ackRequest, nowNs);
+    this.advance(slot, packet + 1, nowNs);
     return length;
   }
 
@@ -338,18 +338,18 @@ export class Requester {
     window.take(cost);
     this.readTaken += cost;
     this.readsOutstanding++;
-    this.advance(slot, end, true, nowNs);
+    this.advance(slot, end, nowNs);
     return length;
   }
 
   /** Moves the cursor over packets just sent. */
-  private advance(slot: number, toPacket: number, ackRequest: boolean, nowNs: number): void {
+  private advance(slot: number, toPacket: number, nowNs: number): void {
     const { queue } = this;
     const wasOutstanding = this.isOutstanding;
     const psn = this.sendPsn;
     this.sendPsn = (psn + toPacket - this.sendPacket) & PSN_MASK;
     if (psnDiff(this.sendPsn, this.maxPsn) > 0) {
-      if (ackRequest && this.timedPsn < 0 && psn === this.maxPsn) {
+      if (this.timedPsn < 0 && psn === this.maxPsn) {
         this.timedPsn = psn;
         this.timedNs = nowNs;
       }

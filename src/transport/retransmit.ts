@@ -18,8 +18,8 @@ import { isReadOrAtomic, WC_STATUS } from "./work-request.js";
 const NEVER = Number.POSITIVE_INFINITY;
 /** Unit of the local ACK timeout code (IBTA vol1 §9.7.6.1.3). */
 const ACK_TIMEOUT_UNIT_NS = 4096;
-/** A probe comes no sooner: a peer in user space may be busy for some milliseconds. */
-const PROBE_DELAY_NS_MIN = 5_000_000;
+/** A probe comes no sooner: a peer in user space may be busy for a millisecond or two. */
+const PROBE_DELAY_NS_MIN = 2_000_000;
 /** How long a partly answered probe waits for the rest. */
 const SUSPECT_DELAY_NS_MIN = 1_000_000;
 
