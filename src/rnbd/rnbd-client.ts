@@ -40,7 +40,8 @@ import {
 import { CommandPool, RnbdCommand } from "./rnbd-command.js";
 import { type DeviceHost, ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
 
-export interface RnbdClientOptions extends RtrsClientOptions {
+export interface RnbdClientOptions
+  extends Omit<RtrsClientOptions, "requestTimeoutNs" | "userBytesMax"> {
   /**
    * How long I/O waits while its device is not reachable; then it fails with ETIMEDOUT, and so does
    * new I/O at once until the device is back. Default Infinity.
@@ -112,7 +113,9 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   /** Something for `runAdmin` has come up outside `pump`. */
   private adminDue = false;
   private isUp = false;
+  /** The session has been up; it is up again, so that RTRS holds I/O until `reissue`. */
   private wasUp = false;
+  private isAgain = false;
   /** In this connection of the session: SESS_INFO answered; every device tried, I/O released. */
   private infoDone = false;
   private flowing = false;
@@ -177,7 +180,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
 
   /** Preconditions: no request in flight names `memory`. */
   unregisterMemory(memory: Memory): void {
-    if (this.memories.delete(memory)) this.rtrs.unregisterMemory(memory);
+    // A session that has ended has given all back.
+    if (this.memories.delete(memory) && !this.ended) this.rtrs.unregisterMemory(memory);
   }
 
   /**
@@ -306,6 +310,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
 
   onSessionUp(): void {
     this.isUp = true;
+    this.isAgain = this.wasUp;
+    this.wasUp = true;
     this.infoDone = false;
     this.flowing = false;
     this.downSinceNs = Infinity;
@@ -372,7 +378,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   private runAdmin(): void {
     this.adminDue = false;
     if (this.failure !== null) this.failOpens(this.failure);
-    if (!this.isUp || this.admin !== null) return;
+    if (!this.isUp || this.ended || this.admin !== null) return;
     if (!this.infoDone) {
       this.sendAdmin({ kind: "SESS_INFO", device: null });
       return;
@@ -390,8 +396,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     }
     if (this.flowing) return;
     this.flowing = true;
-    if (this.wasUp) this.rtrs.reissue();
-    this.wasUp = true;
+    if (this.isAgain) this.rtrs.reissue();
   }
 
   private sendAdmin(admin: Admin): void {

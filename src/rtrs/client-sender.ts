@@ -6,7 +6,6 @@ import { assert, carryOf, highOf, lowOf, type Memory } from "../base/index.js";
 import { ACCESS, type MemoryRegion, SendWorkRequest, WR_OPCODE } from "../verbs/index.js";
 import {
   RTRS_DESCRIPTOR_BYTES,
-  RTRS_FLAG_NEED_INVAL,
   RTRS_READ_HEADER_BYTES,
   RTRS_WRITE_HEADER_BYTES,
   rtrsRequestImmediate,
@@ -26,15 +25,18 @@ export const HEADER_ROOM_BYTES = RTRS_READ_HEADER_BYTES + RTRS_DESCRIPTOR_BYTES;
 export class ClientSender {
   private readonly messages: Slab;
   private readonly memories: RegisteredMemories;
+  private readonly readFlags: number;
   private readonly wr = new SendWorkRequest();
 
   /**
    * @param messages slots of user message and header.
    * @param memories where the data of requests is.
+   * @param readFlags flags of READs whose key is their own.
    */
-  constructor(messages: Slab, memories: RegisteredMemories) {
+  constructor(messages: Slab, memories: RegisteredMemories, readFlags: number) {
     this.messages = messages;
     this.memories = memories;
+    this.readFlags = readFlags;
     this.wr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
   }
 
@@ -102,7 +104,7 @@ export class ClientSender {
     let flags = 0;
     if (slot.region !== null) {
       key = slot.region.fastRegister(region, address, dataLength, access);
-      flags = RTRS_FLAG_NEED_INVAL;
+      flags = this.readFlags;
       slot.isOpen = true;
     }
     writeRtrsReadHeader(view, header, userLength, flags, 1);

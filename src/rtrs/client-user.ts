@@ -8,9 +8,10 @@ import type { ClientRequest } from "./client-request.js";
  */
 export interface RtrsClientUser {
   /**
-   * The session is connected, for the first time or again. After a reconnect requests wait (those
-   * that were in flight, and those submitted since) until `RtrsClient.reissue` is called; requests
-   * with `retry = false` pass at once, so that the user can open its things anew first.
+   * The session is connected, for the first time or again. The first time requests pass at once. After
+   * a reconnect they wait (those that were in flight, and those submitted since) until
+   * `RtrsClient.reissue` is called; only requests with `retry = false` pass, so that the user can open
+   * its things anew first.
    */
   onSessionUp(): void;
   /** The connection is lost; the session will try to come back until `close`. */

@@ -17,6 +17,7 @@ import { assert, ERRNO, FarpageError, IntRing, type Machine, type Memory } from 
 import type { EventChannel } from "../cm/index.js";
 import { ACCESS, type ProtectionDomain, WC_FLAG, type WorkCompletion } from "../verbs/index.js";
 import {
+  RTRS_FLAG_NEED_INVAL,
   RTRS_IMMEDIATE,
   RTRS_RKEY_RESPONSE_BYTES,
   RTRS_TYPE,
@@ -347,8 +348,9 @@ export class RtrsClient implements Machine, ClientPathOwner {
       if (slot.state !== "FREE" && slot.state !== "TAKEN") inflight++;
       assert((slot.connection !== null) === (slot.state === "ISSUED"), "issued on a connection");
       assert(!slot.isOpen || slot.state === "ISSUED", "the server has a key only while issued");
-      if (slot.region !== null)
-        assert(slot.region.isValid === slot.isOpen, "no other key is valid");
+      // The server may have invalidated it already: the reply is on its way.
+      const isValid = slot.region?.isValid ?? false;
+      assert(!isValid || slot.isOpen, "no other key is valid");
       assert(slot.state !== "ISSUED" || this.state === "CONNECTED", "issued while connected");
     }
     assert(inflight === this.inflightCount, "requests in flight are counted");
@@ -398,9 +400,10 @@ export class RtrsClient implements Machine, ClientPathOwner {
     } else {
       path.postReceives(0, 0, 0);
     }
-    if (this.state === "RECONNECTING") this.reconnectCount++;
+    // The first time there is nothing that could have to wait for the user.
+    this.isOpen = this.state === "CONNECTING";
+    if (!this.isOpen) this.reconnectCount++;
     this.setState("CONNECTED");
-    this.isOpen = false;
     this.isExpired = false;
     this.requestDeadlineNs = Infinity;
     this.user.onSessionUp();
@@ -550,7 +553,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
     slot.connection = null;
     if (!slot.isOpen) return;
     slot.isOpen = false;
-    // Nothing is left to do where the server has invalidated the key, as it was asked to.
+    // Nothing is left to do where the server has invalidated the key.
     if (slot.region !== null) slot.region.invalidate();
   }
 
@@ -628,7 +631,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
     }
     this.slots = slots;
     this.messages = messages;
-    this.sender = new ClientSender(messages, this.memories);
+    const readFlags = settings.remoteInvalidate ? RTRS_FLAG_NEED_INVAL : 0;
+    this.sender = new ClientSender(messages, this.memories, readFlags);
     this.permits = new PermitPool(count);
     this.reserved = Math.min(settings.reservedPermits, count - 1);
     this.queueDepth = count - this.reserved;

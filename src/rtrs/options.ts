@@ -36,11 +36,16 @@ export interface RtrsClientOptions {
   /** Room for a user message, default 512; with headers within the server's `headerBytesMax`. */
   readonly userBytesMax?: number;
   /**
-   * Reads go through a key of their own that the server invalidates before it replies (default true),
-   * so that it can write only while the request is outstanding. False: through the long-lived key of
-   * the whole registered memory.
+   * Reads go through a key of their own, which is valid while the request is outstanding and for its
+   * bytes alone (default true): the client invalidates it before the request completes. False: through
+   * the long-lived key of the whole registered memory.
    */
   readonly invalidate?: boolean;
+  /**
+   * The server is asked to invalidate that key as well, by SEND with invalidate before its reply, as
+   * Linux's client does (default false: one packet more per read, and no safer).
+   */
+  readonly remoteInvalidate?: boolean;
   /** Permits that `acquireReserved` alone may take, 0 .. 16, default 1. */
   readonly reservedPermits?: number;
   /** Most permits to use; default what the server offers. */
@@ -113,6 +118,7 @@ export function clientSettings(options: RtrsClientOptions): ClientSettings {
     ),
     userBytesMax: integer("userBytesMax", options.userBytesMax ?? 512, 1, RTRS_HEADER_BYTES - 24),
     invalidate: options.invalidate ?? true,
+    remoteInvalidate: options.remoteInvalidate ?? false,
     reservedPermits: integer("reservedPermits", options.reservedPermits ?? 1, 0, 16),
     queueDepthMax: integer(
       "queueDepthMax",

@@ -34,6 +34,7 @@ export interface SystemConfig {
   readonly connectionCount: number;
   readonly alwaysInvalidate: boolean;
   readonly clientInvalidates: boolean;
+  readonly remoteInvalidates: boolean;
   readonly heartbeatIntervalNs: number;
   /** The workload, per volume. */
   readonly volumeCount: number;
@@ -92,6 +93,7 @@ export function drawConfig(seed: number, scale: ConfigScale): SystemConfig {
     lengthMax,
     thinkNsMax: pick(random, [0, 100 * MICROSECOND, 20 * MILLISECOND]),
     mishaps: drawMishaps(random.fork("mishaps"), scale.faultyNsMax),
+    remoteInvalidates: randomBelow(random, 2) === 0,
   };
 }
 

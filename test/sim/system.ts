@@ -204,6 +204,7 @@ export class System {
       paths: [{ source: this.addresses.client, destination: this.addresses.server }],
       connectionCount: config.connectionCount,
       invalidate: config.clientInvalidates,
+      remoteInvalidate: config.remoteInvalidates,
       heartbeatIntervalNs: config.heartbeatIntervalNs,
     });
     client.onFailed = (error) => {
