@@ -23,6 +23,7 @@ export async function runAttach(uri: string, raw: unknown, reporter: Reporter): 
     ...(options.session === undefined ? {} : { sessionName: options.session }),
     ...(options.ioTimeout === undefined ? {} : { ioTimeoutMs: options.ioTimeout * 1000 }),
     backend: options.backend,
+    segmentation: options.segmentation,
     log: createLog(options),
     onSession: (up) =>
       up

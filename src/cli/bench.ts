@@ -6,6 +6,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { z } from "zod";
 import {
   BENCH_TEST,
   type BenchResult,
@@ -40,6 +41,8 @@ function streams(test: (typeof BENCH_TEST)["WRITE" | "READ"]): Omit<BenchRun, "d
   ];
 }
 
+type BenchOptions = z.output<typeof BENCH_OPTIONS>;
+
 export async function runBench(
   names: readonly string[],
   raw: unknown,
@@ -64,6 +67,7 @@ export async function runBench(
     await using host = await openHost({
       addresses: [initiator],
       backend: options.backend,
+      segmentation: options.segmentation,
       log: createLog(options),
     });
     for (const name of chosen) {
@@ -78,14 +82,11 @@ export async function runBench(
   }
 }
 
-async function respond(
-  address: string,
-  options: Parameters<typeof createLog>[0] & { readonly backend: "auto" | "native" | "node" },
-  reporter: Reporter,
-): Promise<void> {
+async function respond(address: string, options: BenchOptions, reporter: Reporter): Promise<void> {
   await using host = await openHost({
     addresses: [address],
     backend: options.backend,
+    segmentation: options.segmentation,
     log: createLog(options),
   });
   startBenchResponder(host);

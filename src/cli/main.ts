@@ -39,6 +39,14 @@ function common(command: Command): Command {
       new Option("--backend <which>", "how to reach the system: foreign calls, or Node alone")
         .choices(["auto", "native", "node"])
         .default("auto"),
+    )
+    .addOption(
+      new Option(
+        "--segmentation <on>",
+        "let the kernel cut bursts into packets; off: captures show each packet by itself",
+      )
+        .argParser(onOff)
+        .default(true, "on"),
     );
 }
 

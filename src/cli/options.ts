@@ -18,6 +18,7 @@ const COMMON = {
   json: z.boolean(),
   verbose: z.boolean(),
   backend: z.enum(["auto", "native", "node"]),
+  segmentation: z.boolean(),
 };
 
 const wholeNumber = (min: number, max: number) =>

@@ -22,6 +22,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     sessionCountMax: options.sessions,
     alwaysInvalidate: options.alwaysInvalidate,
     backend: options.backend,
+    segmentation: options.segmentation,
     log: createLog(options),
   });
   const addresses = server.addresses.map(String);

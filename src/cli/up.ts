@@ -46,6 +46,8 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
     `${VOLUME}=${file},size=${options.size}`,
     "--backend",
     options.backend,
+    "--segmentation",
+    options.segmentation ? "on" : "off",
     ...(options.verbose ? ["--verbose"] : []),
   ];
   const { server, addresses } = await startServer(serveArguments, options.address);
@@ -57,6 +59,7 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
       nbd: options.nbd ?? socketIn(folder, VOLUME),
       connectTimeoutMs: 20_000,
       backend: options.backend,
+      segmentation: options.segmentation,
       log: createLog(options),
     });
   } catch (error) {

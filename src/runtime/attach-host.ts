@@ -35,6 +35,8 @@ export interface AttachHostOptions {
   /** The session is lost (false), or is back (true). */
   readonly onSession?: (up: boolean) => void;
   readonly backend?: BackendChoice;
+  /** Let the kernel cut bursts into packets (UDP GSO), default true. */
+  readonly segmentation?: boolean;
   readonly log: Log;
 }
 
@@ -99,7 +101,8 @@ export class AttachHost {
       addresses: options.addresses,
       log: options.log,
       onFailure: (error) => failure.fail(error),
-      ...(options.backend === undefined ? {} : { backend: options.backend }),
+      backend: options.backend ?? "auto",
+      segmentation: options.segmentation ?? true,
     });
     let listener: StreamListener | null = null;
     try {

@@ -21,6 +21,8 @@ export interface HostOptions {
   readonly addresses: readonly string[];
   /** `"node"` forces `node:dgram` instead of foreign calls; default: what the system has. */
   readonly backend?: BackendChoice;
+  /** Let the kernel cut bursts into packets (UDP GSO), default true. */
+  readonly segmentation?: boolean;
   readonly log?: Log;
 }
 
@@ -50,7 +52,8 @@ export async function openHost(options: HostOptions): Promise<Host> {
   const stack = await Stack.open({
     addresses,
     log: options.log ?? SILENT_LOG,
-    ...(options.backend === undefined ? {} : { backend: options.backend }),
+    backend: options.backend ?? "auto",
+    segmentation: options.segmentation ?? true,
     onFailure: (error) => failure.fail(error),
   });
   return new Host(stack, failure);

@@ -22,6 +22,8 @@ export interface ServerHostOptions {
   readonly sessionCountMax: number;
   readonly alwaysInvalidate: boolean;
   readonly backend?: BackendChoice;
+  /** Let the kernel cut bursts into packets (UDP GSO), default true. */
+  readonly segmentation?: boolean;
   readonly log: Log;
 }
 
@@ -104,7 +106,8 @@ export class ServerHost {
       addresses: options.addresses,
       log: options.log,
       onFailure: (error) => failure.fail(error),
-      ...(options.backend === undefined ? {} : { backend: options.backend }),
+      backend: options.backend ?? "auto",
+      segmentation: options.segmentation ?? true,
     });
     let open: readonly OpenVolume[] = [];
     try {

@@ -27,6 +27,8 @@ export interface StackOptions {
   readonly addresses: readonly IpAddress[];
   /** `"node"` forces the fallback without foreign calls; default `"auto"`. */
   readonly backend?: BackendChoice;
+  /** Let the kernel cut bursts into packets (UDP GSO), default true. */
+  readonly segmentation?: boolean;
   readonly log: Log;
   /** Told when the stack failed by a bug; it has stopped by then. */
   readonly onFailure: (error: unknown) => void;
@@ -86,6 +88,7 @@ export class Stack {
         addresses: options.addresses.map(String),
         poller,
         backend,
+        segmentation: options.segmentation ?? true,
         onNotice: (text) => options.log.warn(text),
       });
       if (link.limitation !== null) options.log.warn(link.limitation);
