@@ -27,5 +27,10 @@ export async function untilSignal(
       process.stdin.on("error", () => resolve("stdin"));
     }
   });
-  return Promise.race([signal, failed]);
+  try {
+    return await Promise.race([signal, failed]);
+  } finally {
+    // An open standard input would keep the process alive.
+    if (options.orStdinEnd === true) process.stdin.destroy();
+  }
 }
