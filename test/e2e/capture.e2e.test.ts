@@ -59,13 +59,16 @@ describe.runIf(canCapture)("a capture of the loopback interface", () => {
       expect(await frames(file, "_ws.malformed || _ws.unreassembled")).toBe(0);
       // The whole conversation is there: connection set-up, requests, answers, the end.
       for (const filter of [
-        "infiniband.cm.req",
-        "infiniband.cm.rep",
-        "infiniband.cm.rtu",
-        "infiniband.bth.opcode == 0x0b",
-        "infiniband.bth.opcode == 0x0a",
-        "infiniband.bth.opcode == 0x17",
-        "infiniband.bth.opcode == 0x11",
+        "infiniband.mad.attributeid == 0x0010", // REQ
+        "infiniband.mad.attributeid == 0x0013", // REP
+        "infiniband.mad.attributeid == 0x0014", // RTU
+        "infiniband.mad.attributeid == 0x0015", // DREQ
+        "infiniband.mad.attributeid == 0x0016", // DREP
+        "infiniband.bth.opcode == 0x0b", // RDMA WRITE only with immediate: requests
+        "infiniband.bth.opcode == 0x09", // last with immediate: long writes
+        "infiniband.bth.opcode == 0x0a", // RDMA WRITE only: data of short reads
+        "infiniband.bth.opcode == 0x05", // SEND only with immediate: replies with their keys
+        "infiniband.bth.opcode == 0x11", // acknowledgements
       ]) {
         expect(await frames(file, filter), filter).toBeGreaterThan(0);
       }
