@@ -3,6 +3,7 @@
 // of packets is the assertion; where farpage differs from rxe the test says how.
 
 import { describe, expect, it } from "vitest";
+import { RC } from "../wire/index.js";
 import { Pair } from "./network.fixture.js";
 import { QP_STATE } from "./qp-state.js";
 import { WR_OPCODE } from "./work-request.js";
@@ -275,6 +276,16 @@ describe("RC, giving up and waiting", () => {
     pair.runToRest();
     expect(pair.a.device.counters.timeouts).toBe(2);
     expect(pair.a.completions()).toEqual(["1 SUCCESS", "2 SUCCESS"]);
+  });
+
+  it("an answer that is lost again and again uses up the retries, though later ACKs get through", () => {
+    const pair = new Pair({ retryCount: 2 });
+    pair.fate = (packet) => (packet.bytes[0] === RC.READ_RESPONSE_ONLY ? { drop: true } : null);
+    pair.read(1, 10);
+    pair.write(2, 10);
+    pair.runToRest();
+    expect(pair.a.completions()).toEqual(["1 RETRY_EXC_ERR", "2 WR_FLUSH_ERR"]);
+    expect(pair.log.filter((packet) => packet.bytes[0] === RC.READ_REQUEST)).toHaveLength(3);
   });
 
   it("rnr-then-recover: waits the coded time, though a NAK 0x60 comes too, then sends all again", () => {

@@ -353,9 +353,10 @@ describe("RC responder: duplicates and gaps", () => {
     expect(give(read(1, 100, 1024, 1))).toEqual([]);
     expect(give(read(1, 3000, 1024))).toEqual([]);
     expect(give(read(1, 100, 4096))).toEqual([]);
+    expect(give(read(1, 100, -64))).toEqual([]);
     for (let i = 0; i < 4; i++) give(read(3 + i, 4, 0));
     expect(give(read(0, 2500, 0))).toEqual([]);
-    expect(drops(DROP_REASON.DUPLICATE_UNSAVED)).toBe(4);
+    expect(drops(DROP_REASON.DUPLICATE_UNSAVED)).toBe(5);
   });
 
   it("a READ repeated while it is answered starts over, in its place in the order", () => {
