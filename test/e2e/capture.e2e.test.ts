@@ -23,7 +23,21 @@ describe.runIf(canCapture)("a capture of the loopback interface", () => {
       const file = join(folder.path, "lo.pcap");
       const tcpdump = spawn(
         "tcpdump",
-        ["-i", "lo", "-U", "-w", file, "-B", "65536", "-Z", "root", "udp", "port", "4791"],
+        [
+          "-i",
+          "lo",
+          "-U",
+          "--immediate-mode",
+          "-w",
+          file,
+          "-B",
+          "65536",
+          "-Z",
+          "root",
+          "udp",
+          "port",
+          "4791",
+        ],
         { stdio: ["ignore", "ignore", "pipe"] },
       );
       // It says "listening on lo" when it does.
