@@ -6,7 +6,7 @@ describe("NBD endpoint under fuzz", () => {
   it.each([1, 2, 3])(
     "seed %i: mutated conversations hurt nobody but their own connection",
     (seed) => {
-      const report = new NbdFuzzer(seed).run(2_000);
+      const report = new NbdFuzzer(seed).run(3_000);
       expect(report.requests).toBeGreaterThan(500);
       // Marks of coverage: the interesting ways to end were all taken.
       for (const reason of ["BAD_REQUEST_MAGIC", "BAD_OPTION_MAGIC", "TRUNCATED", "DISCONNECTED"]) {

@@ -122,8 +122,8 @@ export class PacketMutator {
   }
 
   /**
-   * A mutated copy of `packet`, nine times in ten with an ICRC that is right for the way from `source`
-   * to `destination`.
+   * A mutated copy of `packet`, nine times in ten with an ICRC that is right for the way from
+   * `source` to `destination`.
    * @param other another recorded packet, for splices.
    */
   mutate(
@@ -150,7 +150,9 @@ export class PacketMutator {
     return this.sign(result, source, destination);
   }
 
-  /** Writes a right ICRC, on IPv4 for any identification. @returns the packet, padded if need be. */
+  /**
+   * Writes a right ICRC, on IPv4 for any identification. @returns the packet, padded if need be.
+   */
   sign(packet: Uint8Array, source: IpAddress, destination: IpAddress): Uint8Array {
     if (packet.length < BTH_BYTES + ICRC_BYTES) return packet;
     const key = `${source}>${destination}`;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Fuzzes the transport: two devices with busy queue pairs, and somebody on the wire who answers every
-// packet with mutated copies of it and of earlier ones, or puts one in its place.
+// Fuzzes the transport: two devices with busy queue pairs, and somebody on the wire who answers
+// every packet with mutated copies of it and of earlier ones, or puts one in its place.
 
 import { assert, IpAddress } from "../../src/base/index.js";
 import { type SimLink, SimWorld } from "../../src/sim/index.js";

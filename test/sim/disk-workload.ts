@@ -34,6 +34,11 @@ export interface WorkloadOptions {
   readonly expectedErrnos?: readonly number[];
   /** The same for FLUSH alone (a machine that crashes). */
   readonly expectedFlushErrnos?: readonly number[];
+  /**
+   * Only the way of requests is checked, not their outcome: any error and any data will do
+   * (somebody tampers with the packets). Default false.
+   */
+  readonly isLenient?: boolean;
   /** Memory of `depth * lengthMax` bytes that the device can use. */
   readonly memory: Memory;
 }
@@ -158,10 +163,11 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
   private acceptFailure(operation: BlockOperation, errno: number): void {
     const { expectedErrnos = [], expectedFlushErrnos = [] } = this.options;
     const isFlush = operation === BLOCK_OPERATION.FLUSH;
+    this.failedCount++;
+    if (this.options.isLenient) return;
     if (!expectedErrnos.includes(errno) && !(isFlush && expectedFlushErrnos.includes(errno))) {
       throw new ModelViolation(`operation ${operation} failed with ${errnoName(errno)}`);
     }
-    this.failedCount++;
   }
 
   private wantsMore(): boolean {
@@ -227,11 +233,10 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
   private endRead(slot: Slot, isDone: boolean): void {
     const { memory, lengthMax } = this.options;
     const { memoryOffset, length } = slot.request;
-    if (!isDone) {
-      this.model.endRead(slot.id, null);
-      return;
-    }
-    this.model.endRead(slot.id, memory.bytes.slice(memoryOffset, memoryOffset + length));
+    const isComparable = isDone && !this.options.isLenient;
+    const bytes = isComparable ? memory.bytes.slice(memoryOffset, memoryOffset + length) : null;
+    this.model.endRead(slot.id, bytes);
+    if (!isComparable) return;
     const rest = memory.bytes.subarray(memoryOffset + length, memoryOffset + lengthMax);
     if (rest.some((byte) => byte !== GUARD)) throw new ModelViolation("a read wrote past its end");
   }
