@@ -95,6 +95,18 @@ describe("posting", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS", "2 LOC_PROT_ERR", "3 WR_FLUSH_ERR"]);
   });
 
+  it("memory that goes away before its WRITE is acknowledged → status 4, nothing of it is sent again", () => {
+    const pair = new Pair();
+    pair.lose(2);
+    pair.write(1, 2000);
+    pair.run(5_000);
+    pair.a.device.regions.deregister(pair.a.region);
+    pair.conversation();
+    pair.runToRest();
+    expect(pair.a.completions()).toEqual(["1 LOC_PROT_ERR"]);
+    expect(pair.conversation()).toEqual([]);
+  });
+
   it("inline data is copied when posted, though its key goes away", () => {
     const pair = new Pair();
     const wanted = pair.a.memory.bytes.slice(0, 200);

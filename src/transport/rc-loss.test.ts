@@ -4,6 +4,7 @@
 
 import { describe, expect, it } from "vitest";
 import { RC } from "../wire/index.js";
+import { DROP_REASON } from "./counters.js";
 import { Pair } from "./network.fixture.js";
 import { QP_STATE } from "./qp-state.js";
 import { WR_OPCODE } from "./work-request.js";
@@ -105,6 +106,23 @@ describe("RC, packets lost", () => {
     ]);
     expect(pair.a.device.counters.timeouts).toBe(1);
     expect(pair.a.completions()).toEqual(["1 SUCCESS", "2 SUCCESS"]);
+  });
+
+  it("a repeated NAK changes nothing; one that follows a timeout is news and goes back at once", () => {
+    const pair = new Pair();
+    // The third packet, its repetition after the NAK, and its repetition after the timeout.
+    pair.lose(3, 7, 10);
+    pair.write(1, 5000);
+    pair.run(30_000);
+    pair.inject(1, 0, forgeAck(pair, 2, 0x60));
+    pair.run(1_000_000);
+    expect(pair.a.device.counters.drops[DROP_REASON.NAK_REPEATED]).toBe(1);
+    pair.run(134_000_000);
+    expect(pair.a.device.counters.timeouts).toBe(1);
+    pair.inject(1, 0, forgeAck(pair, 2, 0x60));
+    pair.run(100_000);
+    expect(pair.a.device.counters.drops[DROP_REASON.NAK_REPEATED]).toBe(1);
+    expect(pair.a.completions()).toEqual(["1 SUCCESS"]);
   });
 
   it("loss-read-request: a gap in front of a WRITE → NAK, READ and WRITE again", () => {
@@ -231,7 +249,7 @@ describe("RC, packets lost", () => {
       packet.number === 1 ? { alter: (view) => view.setUint8(40, view.getUint8(40) ^ 4) } : null;
     pair.write(1, 1000);
     pair.runToRest();
-    expect(pair.b.device.counters.drops[2]).toBe(1);
+    expect(pair.b.device.counters.drops[DROP_REASON.ICRC]).toBe(1);
     expect(pair.a.completions()).toEqual(["1 SUCCESS"]);
     expect(pair.b.memory.bytes.slice(0, 1000)).toEqual(pair.a.memory.bytes.slice(0, 1000));
   });
@@ -305,7 +323,7 @@ describe("RC, giving up and waiting", () => {
     pair.inject(1, 0, nak);
     pair.run(300_000);
     expect(pair.conversation()).toEqual([]);
-    expect(pair.a.device.counters.drops[19]).toBe(1);
+    expect(pair.a.device.counters.drops[DROP_REASON.NAK_REPEATED]).toBe(1);
     pair.receive(7, 1000);
     pair.receive(8, 1000, 4096);
     pair.runToRest();
@@ -316,6 +334,17 @@ describe("RC, giving up and waiting", () => {
       "1> ACKNOWLEDGE 2",
     ]);
     expect(pair.b.completions()).toEqual(["recv 7 SUCCESS 100", "recv 8 SUCCESS 200"]);
+  });
+
+  it("an RNR NAK that comes twice is one refusal", () => {
+    const pair = new Pair({ rnrRetry: 1 });
+    pair.fate = (packet) => (packet.number === 2 ? { duplicate: true } : null);
+    pair.send(1, 100);
+    pair.run(100_000);
+    pair.receive(7, 1000);
+    pair.runToRest();
+    expect(pair.a.completions()).toEqual(["1 SUCCESS"]);
+    expect(pair.a.device.counters.rnrNaksReceived).toBe(1);
   });
 
   it("rnr-write-imm: refused at the LAST packet → resumes at that packet", () => {

@@ -177,6 +177,14 @@ describe("RC responder: a request that breaks a rule → NAK, ERR, nothing writt
     expect(pair.b.device.regions.find(pair.b.key)).toBe(pair.b.region);
   });
 
+  it("behind a refused request nothing is executed, though it comes in the same burst", () => {
+    const bad = pair.forge(0, RC.WRITE_ONLY, 0, 4, reth(4, 0, 1));
+    const good = pair.forge(0, RC.WRITE_ONLY, 0, 4, reth(4));
+    expect(give(bad, good)).toEqual([NAK_ACCESS]);
+    expectUntouched();
+    expect(pair.qpB.state).toBe(QP_STATE.ERR);
+  });
+
   it("a region taken away in the middle of a WRITE → NAK 0x62 at the next packet", () => {
     const first = pair.forge(0, RC.WRITE_FIRST, 0, 1024 + 0, reth(2048), false);
     expect(give(first)).toEqual([]);
@@ -357,6 +365,13 @@ describe("RC responder: duplicates and gaps", () => {
     for (let i = 0; i < 4; i++) give(read(3 + i, 4, 0));
     expect(give(read(0, 2500, 0))).toEqual([]);
     expect(drops(DROP_REASON.DUPLICATE_UNSAVED)).toBe(5);
+  });
+
+  it("a READ repeated with an address before the READ's, though inside the region → silence", () => {
+    const read = (remote: number) => pair.forge(0, RC.READ_REQUEST, 0, 0, reth(100, remote));
+    expect(give(read(4096))).toEqual(["10 1f"]);
+    expect(give(read(4095))).toEqual([]);
+    expect(give(read(4096))).toEqual(["10 1f"]);
   });
 
   it("a READ repeated while it is answered starts over, in its place in the order", () => {
