@@ -28,7 +28,7 @@ export function isTypeScript(path: string): boolean {
 }
 
 export function isTest(path: string): boolean {
-  return /^test\//.test(path) || /\.(?:test|prop\.test|long\.test|test-d|bench)\.ts$/.test(path);
+  return /^test\//.test(path) || /\.(?:test|test-d|bench|fixture)\.ts$/.test(path);
 }
 
 /** The room of a file under `src/`, or "". */

@@ -4,7 +4,12 @@
 
 import { assert, IpAddress } from "../../src/base/index.js";
 import { type SimLink, SimWorld } from "../../src/sim/index.js";
-import type { TxFlow } from "../../src/transport/index.js";
+import {
+  type DeviceCounters,
+  DROP_REASON_NAMES,
+  type DropReasonName,
+  type TxFlow,
+} from "../../src/transport/index.js";
 import type { PathMtu } from "../../src/verbs/index.js";
 import { containsSecret } from "./guarded-memory.js";
 import { Mutator } from "./mutate.js";
@@ -21,6 +26,9 @@ export interface TransportFuzzReport {
   readonly completions: number;
   readonly succeeded: number;
   readonly reconnects: number;
+  /** Marks of coverage: what both devices have dropped, by reason, and refused with a NAK. */
+  readonly drops: Readonly<Record<DropReasonName, number>>;
+  readonly naks: readonly [invalidRequest: number, access: number, sequence: number, rnr: number];
   readonly traceHash: string;
 }
 
@@ -35,6 +43,8 @@ export class TransportFuzzer {
   private readonly qpCount: number;
   private readonly mtu: PathMtu;
   private readonly replaceOneIn: number;
+  /** An address that no queue pair is connected to. */
+  private readonly stranger: IpAddress;
   private isAttacking = true;
 
   constructor(seed: number) {
@@ -44,6 +54,7 @@ export class TransportFuzzer {
     const base = seed % 2 === 0 ? "192.0.2." : "2001:db8::";
     this.mtu = this.mutator.pick<PathMtu>([256, 512, 1024, 4096]);
     this.qpCount = this.mutator.pick([1, 3]);
+    this.stranger = IpAddress.parse(`${base}99`);
     this.replaceOneIn = this.mutator.pick([4, 50]);
     const [left, right] = ["left", "right"].map((name, i) => {
       const addresses = [IpAddress.parse(`${base}${i + 1}`)];
@@ -74,8 +85,26 @@ export class TransportFuzzer {
       completions: this.peers[0].completions + this.peers[1].completions,
       succeeded: this.succeeded,
       reconnects: this.reconnects,
+      drops: this.drops,
+      naks: [
+        this.sum(({ invalidRequestNaksSent }) => invalidRequestNaksSent),
+        this.sum(({ accessNaksSent }) => accessNaksSent),
+        this.sum(({ sequenceNaksSent }) => sequenceNaksSent),
+        this.sum(({ rnrNaksSent }) => rnrNaksSent),
+      ],
       traceHash: this.world.traceHash,
     };
+  }
+
+  private get drops(): Record<DropReasonName, number> {
+    const entries = DROP_REASON_NAMES.map((name, reason) => {
+      return [name, this.sum(({ drops }) => drops[reason] as number)] as const;
+    });
+    return Object.fromEntries(entries) as Record<DropReasonName, number>;
+  }
+
+  private sum(counter: (counters: DeviceCounters) => number): number {
+    return this.peers.reduce((sum, peer) => sum + counter(peer.context.device.counters), 0);
   }
 
   private get succeeded(): number {
@@ -84,6 +113,8 @@ export class TransportFuzzer {
 
   private runSlice(): void {
     const { world } = this;
+    const isStarving = this.isAttacking && this.mutator.oneIn(3);
+    for (const peer of this.peers) peer.isStarving = isStarving;
     // Posting is no packet: the hosts must be woken for it.
     world.after(1, "post", () => undefined);
     world.run(SLICE_NS);
@@ -135,7 +166,8 @@ export class TransportFuzzer {
   private inject(source: SimLink, destination: IpAddress, model: Uint8Array): void {
     const { mutator, peers } = this;
     const isBack = mutator.oneIn(8);
-    const from = isBack ? destination : (source.addresses[0] as IpAddress);
+    let from = isBack ? destination : (source.addresses[0] as IpAddress);
+    if (mutator.oneIn(32)) from = this.stranger;
     const to = isBack ? (source.addresses[0] as IpAddress) : destination;
     const target = peers.find(({ host }) => host.simLink.addresses[0]?.equals(to));
     assert(target !== undefined, "the packet goes to one of the two");

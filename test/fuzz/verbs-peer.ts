@@ -94,6 +94,8 @@ export class VerbsPeer implements Machine {
   readonly datagrams: Endpoint;
   other: VerbsPeer | null = null;
   isPosting = true;
+  /** Posts no receives meanwhile: senders must now and then find none. */
+  isStarving = false;
   completions = 0;
   succeeded = 0;
   private readonly random: Random;
@@ -222,10 +224,10 @@ export class VerbsPeer implements Machine {
     }
     for (const endpoint of this.endpoints) {
       if (endpoint.qp.state !== QP_STATE.RTS) continue;
-      this.postReceives(endpoint);
+      if (!this.isStarving) this.postReceives(endpoint);
       if (this.isPosting && randomBelow(this.random, 3) === 0) this.postSend(endpoint);
     }
-    this.postReceives(this.datagrams);
+    if (!this.isStarving) this.postReceives(this.datagrams);
     if (this.isPosting && randomBelow(this.random, 8) === 0) this.postDatagram();
   }
 
@@ -283,7 +285,8 @@ export class VerbsPeer implements Machine {
 
   private postReceives(endpoint: Endpoint): void {
     const wr = this.receiveRequest;
-    while (endpoint.receives.size < QUEUE_DEPTH / 2) {
+    const wanted = 1 + randomBelow(this.random, QUEUE_DEPTH / 2);
+    while (endpoint.receives.size < wanted) {
       const id = endpoint.nextId++;
       wr.wrId = id;
       wr.sgeCount = 2;
