@@ -204,7 +204,7 @@ export class ClientPath implements ConnectionOwner {
         this.fail(connectError(event, this.destination));
         break;
       case "DISCONNECTED":
-        connection.state = "CLOSED";
+        connection.onDisconnected();
         this.fail(new FarpageError("ECONNRESET", "the server has disconnected"));
         break;
       default:

@@ -184,6 +184,12 @@ export class Connection {
     else this.id.disconnect();
   }
 
+  /** The peer has left, or answered our goodbye; the CM's answer to it does not wait for anything. */
+  onDisconnected(): void {
+    this.state = "CLOSED";
+    this.id.disconnect();
+  }
+
   /** Ends queue pair, queue and id; nothing is reported any more. */
   destroy(): void {
     assert(!this.isDestroyed, "a connection is destroyed once");

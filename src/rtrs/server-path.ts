@@ -222,7 +222,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
         if (connection.state === "OPENING") connection.state = "ESTABLISHED";
         break;
       case "DISCONNECTED":
-        connection.state = "CLOSED";
+        connection.onDisconnected();
         this.startClosing("the client has disconnected", DISCONNECT_GRACE_NS);
         break;
       case "REJECTED":

@@ -8,6 +8,8 @@
 // Messages of the control plane are plain objects; headers of the I/O path are functions on
 // (view, offset) that allocate nothing. Decoders never throw: they return a reason instead.
 
+import { decodeUtf8, encodeUtf8 } from "../base/index.js";
+
 export const RTRS_MAGIC = 0x1bbd;
 export const RTRS_VERSION_MAJOR = 2;
 export const RTRS_VERSION_MINOR = 0;
@@ -246,34 +248,14 @@ export function decodeRtrsConnectReply(bytes: Uint8Array): RtrsConnectReply | Rt
 /** Whether a server accepts `name`: 1 .. 254 bytes of UTF-8, no "/", "." or NUL (facts page 5.1). */
 export function isRtrsSessionName(name: string): boolean {
   if (name.includes("/") || name.includes(".") || name.includes("\0")) return false;
-  const bytes = utf8(name)?.length ?? 0;
+  const bytes = encodeUtf8(name).length;
   return bytes >= 1 && bytes < RTRS_NAME_BYTES;
-}
-
-/**
- * The UTF-8 bytes of `text`, null where it holds half a surrogate pair. (TextEncoder is not part of
- * the language, and the core rooms have the language alone.)
- */
-function utf8(text: string): number[] | null {
-  let escaped: string;
-  try {
-    escaped = encodeURIComponent(text);
-  } catch {
-    return null;
-  }
-  const bytes: number[] = [];
-  for (let i = 0; i < escaped.length; i++) {
-    const isEscape = escaped[i] === "%";
-    bytes.push(isEscape ? Number.parseInt(escaped.slice(i + 1, i + 3), 16) : escaped.charCodeAt(i));
-    if (isEscape) i += 2;
-  }
-  return bytes;
 }
 
 /** Writes the 272 bytes of an INFO_REQ at `offset`. Preconditions: `isRtrsSessionName(name)`. */
 export function writeRtrsInfoRequest(bytes: Uint8Array, offset: number, name: string): void {
   bytes.fill(0, offset, offset + RTRS_INFO_REQUEST_BYTES);
-  bytes.set(utf8(name) ?? [], offset + 2);
+  bytes.set(encodeUtf8(name), offset + 2);
 }
 
 /**
@@ -291,20 +273,8 @@ export function decodeRtrsInfoRequest(
   let end = start;
   while (end < start + RTRS_NAME_BYTES && bytes[end] !== 0) end++;
   if (end === start + RTRS_NAME_BYTES) return "BAD_NAME";
-  let escaped = "";
-  for (let i = start; i < end; i++) {
-    escaped += `%${(bytes[i] as number).toString(16).padStart(2, "0")}`;
-  }
-  const name = decodeUtf8(escaped);
+  const name = decodeUtf8(bytes, start, end);
   return name !== null && isRtrsSessionName(name) ? { name } : "BAD_NAME";
-}
-
-function decodeUtf8(escaped: string): string | null {
-  try {
-    return decodeURIComponent(escaped);
-  } catch {
-    return null;
-  }
 }
 
 /** A region of the server's chunks in an INFO_RSP, or the client's buffer in a READ header. */
