@@ -130,11 +130,21 @@ export class Script {
     this.sayBytes(bytes, from.source ?? PEER, from.destination ?? OWN);
   }
 
+  /** The bytes of a message of the peer. */
+  encode(message: CmMessage): Uint8Array {
+    return encodeMad(message, 0x7777_0000, 0x42);
+  }
+
   sayBytes(bytes: Uint8Array, source = PEER, destination = OWN): void {
+    this.deliver(bytes, source, destination);
+    this.pump();
+  }
+
+  /** Puts a MAD into the inbox, for the next pump. */
+  deliver(bytes: Uint8Array, source = PEER, destination = OWN): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const devicePort = this.host.port.addresses.findIndex((a) => a.equals(destination));
     this.host.port.inbox.push({ bytes, view, offset: 0, devicePort, source, destination });
-    this.pump();
   }
 
   pump(): void {
