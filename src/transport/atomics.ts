@@ -14,8 +14,8 @@ import type { RxPacket } from "./packet-io.js";
 import type { ResponderResources } from "./responder-resources.js";
 
 /**
- * Executes the atomic request of `packet` on the eight bytes at `offset` and saves what they held in
- * `slot`. Preconditions: key, rights, bounds and alignment have been checked.
+ * Executes the atomic request of `packet` on the eight bytes at `offset` and saves what they held
+ * in `slot`. Preconditions: key, rights, bounds and alignment have been checked.
  */
 export function executeAtomic(
   packet: RxPacket,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// How many bytes may be under way at once. Nobody tells a RoCE sender that a receiver's socket buffer
-// is full: datagrams just vanish, and go-back-N then pays for each of them with everything behind it.
-// So all queue pairs towards one peer share a window that starts at what a receiver is known to take,
-// is halved on loss and grows back by about one packet per window acknowledged (AIMD, RFC 5681's
-// congestion avoidance). A second window of the same kind bounds the READ responses asked for.
+// How many bytes may be under way at once. Nobody tells a RoCE sender that a receiver's socket
+// buffer is full: datagrams just vanish, and go-back-N then pays for each of them with everything
+// behind it. So all queue pairs towards one peer share a window that starts at what a receiver is
+// known to take, is halved on loss and grows back by about one packet per window acknowledged
+// (AIMD, RFC 5681's congestion avoidance). A second window of the same kind bounds the READ
+// responses asked for.
 //
 // What a packet costs is its payload plus what a receiving kernel charges for a small datagram.
 
@@ -116,8 +117,8 @@ export class ByteWindow {
   }
 
   /**
-   * Takes the queue pair that has waited longest, if there is the room that it needs; -1 if not. (Less
-   * room would not do: it would wait again at once, and be taken again, for ever.)
+   * Takes the queue pair that has waited longest, if there is the room that it needs; -1 if not.
+   * (Less room would not do: it would wait again at once, and be taken again, for ever.)
    */
   takeWaiter(): number {
     const qpIndex = this.waitHead;

@@ -2,9 +2,9 @@
 // The receiving half of an RC requester: acknowledgements, NAKs, READ responses and atomic results
 // (IBTA vol1 §9.7.5, §9.7.6; facts page, section 11). Works on the state of a `Requester`.
 //
-// Requests complete strictly in order. A response for PSN p acknowledges every SEND and WRITE before
-// it; it can't acknowledge a READ or atomic, whose own response must come first. A later one shows
-// that it was lost ("implied NAK").
+// Requests complete strictly in order. A response for PSN p acknowledges every SEND and WRITE
+// before it; it can't acknowledge a READ or atomic, whose own response must come first. A later one
+// shows that it was lost ("implied NAK").
 
 import { psnAdd, psnDiff } from "../base/index.js";
 import {
@@ -201,7 +201,8 @@ function isStarted(requester: Requester): boolean {
 
 /**
  * Acknowledges everything before `psn`, as any response does.
- * @returns whether `psn` is now the oldest; it is not when a READ or atomic before it has no answer.
+ * @returns whether `psn` is now the oldest; it is not when a READ or atomic before it has no
+ *   answer.
  */
 function acknowledgeBefore(requester: Requester, psn: number, nowNs: number): boolean {
   if (psn === requester.unaPsn) return true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The completion queue of a device: a bounded ring in typed arrays (IBTA vol1 §11.2.8; ibv_poll_cq(3),
-// ibv_req_notify_cq(3)). It knows no queue pairs; the device reacts when it overflows.
+// The completion queue of a device: a bounded ring in typed arrays (IBTA vol1 §11.2.8;
+// ibv_poll_cq(3), ibv_req_notify_cq(3)). It knows no queue pairs; the device reacts when it
+// overflows.
 
 import { assert } from "../base/index.js";
 import {
@@ -95,8 +96,8 @@ export class CqCore {
   }
 
   /**
-   * Asks for one call of `listener` at the next completion that arrives from now on (completions that
-   * are already here do not count: arm, then poll once more). The call comes from the device's
+   * Asks for one call of `listener` at the next completion that arrives from now on (completions
+   * that are already here do not count: arm, then poll once more). The call comes from the device's
    * `pump`, where posting and polling is allowed but driving the device is not.
    * @param solicitedOnly wait for a receive whose sender set the solicited event bit, or an error.
    *   Arming for any completion while armed for solicited ones widens it; never the reverse.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What happens to a device's objects without a work request being to blame (ibv_get_async_event(3)).
+// What happens to a device's objects without a work request being to blame
+// (ibv_get_async_event(3)).
 
 import type { CqCore } from "./completion-queue.js";
 import type { QpCore } from "./queue-pair.js";

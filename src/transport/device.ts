@@ -3,12 +3,11 @@
 // completion queues, shared receive queues, memory regions), finds the queue pair of each received
 // packet, and shares out the transmit batch among those that have something to send.
 //
-// Sans-I/O: `onPacket` and `pump` are the only ways in and out of it; time comes with them. Nothing is
-// allocated by either in the steady state.
+// Sans-I/O: `onPacket` and `pump` are the only ways in and out of it; time comes with them. Nothing
+// is allocated by either in the steady state.
 
 import {
   assert,
-  type Crc32,
   FarpageError,
   IntRing,
   type IpAddress,
@@ -44,39 +43,20 @@ import { onResponse } from "./completer.js";
 import { CqCore } from "./completion-queue.js";
 import { DeviceCounters, DROP_REASON, type DropReason } from "./counters.js";
 import { DEVICE_EVENT, DeviceEvent, type DeviceEventType } from "./device-event.js";
+import { activeMtuOf, type DeviceOptions } from "./device-options.js";
 import { type Flow, FlowTable } from "./flow.js";
 import { KeyTable } from "./key-table.js";
 import { RxBurst, type TxBatch } from "./link.js";
 import { RxPacket, TURN } from "./packet-io.js";
 import { QP_STATE, QP_TYPE } from "./qp-state.js";
-import { QpCore, type QpInit } from "./queue-pair.js";
+import { QpCore } from "./queue-pair.js";
+import { checkQpInit, type QpInit } from "./queue-pair-init.js";
 import { SrqCore } from "./receive-queue.js";
 import { RegionTable } from "./regions.js";
 import { onTimer } from "./retransmit.js";
 import { SourceTable } from "./source-table.js";
 import { TimerHeap } from "./timer-heap.js";
 import { SGE_COUNT_MAX } from "./work-request.js";
-
-/** What a device is made of. Every bound has a default; memory is taken as objects are created. */
-export interface DeviceOptions {
-  /** Local addresses and the link MTU of each, by port index (`Link.addresses`, `Link.linkMtus`). */
-  readonly addresses: readonly IpAddress[];
-  readonly linkMtus: readonly number[];
-  /** Keys and QPNs come from here: must be unpredictable to peers. */
-  readonly random: Random;
-  /** CRC-32 for long payloads; the portable one if absent. */
-  readonly crc32?: Crc32;
-  /** Bytes in flight towards one peer host: what its receive buffer takes. 1 MiB if absent. */
-  readonly windowBytes?: number;
-  /** Bytes of READ responses outstanding: `Link.receiveBufferBytes`. `windowBytes` if absent. */
-  readonly receiveBufferBytes?: number;
-  /** Queue pairs at once, 1024 if absent; memory regions, 8192; requests per queue, 16384. */
-  readonly qpCountMax?: number;
-  readonly regionCountMax?: number;
-  readonly wrCountMax?: number;
-  /** Early repeats of the oldest packet, before the ACK timeout; on if absent. */
-  readonly probes?: boolean;
-}
 
 const WINDOW_BYTES = 1 << 20;
 const QP_COUNT_MAX = 1024;
@@ -87,12 +67,9 @@ export const CQ_DEPTH_MAX = 1 << 20;
 const FLOW_COUNT_MAX = 4096;
 /** Events that nobody fetches: the oldest goes when there are more. */
 const EVENT_COUNT_MAX = 4096;
-export const INLINE_BYTES_MAX = 4096;
 /** A READ is asked for in pieces of at most this much, whatever the window. */
 const READ_PIECE_BYTES_MAX = 1 << 20;
 const MTU_MAX = 4096;
-/** Link MTU less RoCE MTU, by rxe's rule (facts page, section 5). */
-const ROCE_OVERHEAD_BYTES = 80;
 
 export class Device {
   readonly addresses: readonly IpAddress[];
@@ -229,7 +206,10 @@ export class Device {
    *   port has its GSI; ENOMEM when the device has all its queue pairs.
    */
   createQp(init: QpInit): QpCore {
-    this.checkQpInit(init);
+    checkQpInit(init, this.wrCountMax, this.addresses.length);
+    if (init.type === QP_TYPE.GSI && this.gsis[init.port as number] !== null) {
+      throw new FarpageError("EBUSY", `port ${init.port} has its GSI`);
+    }
     if (this.qpCountNow === this.qpCountMax) {
       throw new FarpageError("ENOMEM", `the device has all its ${this.qpCountMax} queue pairs`);
     }
@@ -481,37 +461,6 @@ export class Device {
       if (qpn > QPN_GSI && qpn !== QPN_MULTICAST && this.qpIndexes.get(qpn) < 0) return qpn;
     }
   }
-
-  private checkQpInit(init: QpInit): void {
-    const refuse = (why: string): never => {
-      throw new FarpageError("EINVAL", why);
-    };
-    const isBetween = (value: number, max: number): boolean =>
-      Number.isInteger(value) && value >= 0 && value <= max;
-    if (init.type !== QP_TYPE.RC && init.type !== QP_TYPE.UD && init.type !== QP_TYPE.GSI) {
-      refuse("a queue pair is RC, UD or GSI");
-    }
-    if (
-      !isBetween(init.maxSendWr, this.wrCountMax) ||
-      !isBetween(init.maxRecvWr, this.wrCountMax)
-    ) {
-      refuse(`a queue holds at most ${this.wrCountMax} requests`);
-    }
-    const sges = Math.max(init.maxSendSge ?? 1, init.maxRecvSge ?? 1);
-    if (!isBetween(sges, SGE_COUNT_MAX)) refuse(`a request has at most ${SGE_COUNT_MAX} entries`);
-    if (!isBetween(init.maxInlineData ?? 0, INLINE_BYTES_MAX)) {
-      refuse(`inline data is at most ${INLINE_BYTES_MAX} bytes`);
-    }
-    if (init.sendCq.isDestroyed || init.recvCq.isDestroyed) refuse("the completion queue is gone");
-    const srq = init.srq ?? null;
-    if (srq !== null && (srq.isDestroyed || srq.pdIndex !== init.pdIndex)) {
-      refuse("the shared receive queue is gone or of another protection domain");
-    }
-    if (init.type !== QP_TYPE.GSI) return;
-    const port = init.port ?? -1;
-    if (!isBetween(port, this.addresses.length - 1)) refuse("a GSI needs a port of the device");
-    if (this.gsis[port] !== null) throw new FarpageError("EBUSY", `port ${port} has its GSI`);
-  }
 }
 
 function isFromPeer(qp: QpCore, burst: RxBurst): boolean {
@@ -537,11 +486,4 @@ function reasonOfFault(fault: number): DropReason {
     default:
       return DROP_REASON.LENGTH;
   }
-}
-
-function activeMtuOf(linkMtu: number): number {
-  let mtu = MTU_MAX;
-  while (mtu >= 256 && mtu > linkMtu - ROCE_OVERHEAD_BYTES) mtu /= 2;
-  if (mtu < 256) throw new FarpageError("EINVAL", `a link MTU of ${linkMtu} holds no RoCE packet`);
-  return mtu;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Flows of a device: where packets go, with what a sender needs at hand for each of them (the ICRC's
-// header part, the window towards that host).
+// Flows of a device: where packets go, with what a sender needs at hand for each of them (the
+// ICRC's header part, the window towards that host).
 
 import { FarpageError, type IpAddress } from "../base/index.js";
 import { IcrcFlow, ROCE_PORT } from "../wire/index.js";

@@ -7,8 +7,9 @@ export {
   type DropReason,
   type DropReasonName,
 } from "./counters.js";
-export { CQ_DEPTH_MAX, Device, type DeviceOptions, INLINE_BYTES_MAX } from "./device.js";
+export { CQ_DEPTH_MAX, Device } from "./device.js";
 export { DEVICE_EVENT, DeviceEvent, type DeviceEventType } from "./device-event.js";
+export type { DeviceOptions } from "./device-options.js";
 export {
   type Link,
   RxBurst,
@@ -29,7 +30,8 @@ export {
   type QpStateName,
   type QpType,
 } from "./qp-state.js";
-export { QpCore, type QpInit, type QpQuery } from "./queue-pair.js";
+export { QpCore, type QpQuery } from "./queue-pair.js";
+export { INLINE_BYTES_MAX, type QpInit } from "./queue-pair-init.js";
 export { ReceiveQueue, SrqCore } from "./receive-queue.js";
 export { RegionTable } from "./regions.js";
 export {

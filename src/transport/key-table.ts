@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A hash table from 32-bit numbers to small integers in typed arrays: open addressing with linear
 // probing, at most half full, no tombstones. The keys must be uniformly random and not of a peer's
-// choosing (R_Keys and QPNs that the device has drawn), so their low bits are the hash; looking up a
-// key that a peer has made up costs a probe or two.
+// choosing (R_Keys and QPNs that the device has drawn), so their low bits are the hash; looking up
+// a key that a peer has made up costs a probe or two.
 
 import { assert } from "../base/index.js";
 
@@ -59,7 +59,8 @@ export class KeyTable {
       assert(this.entries[hole] !== EMPTY, "a key that is removed is there");
       hole = (hole + 1) & this.mask;
     }
-    // Moves back the keys that this one had pushed on, so that no search ends at the hole too early.
+    // Moves back the keys that this one had pushed on, so that no search ends at the hole too
+    // early.
     for (let slot = (hole + 1) & this.mask; ; slot = (slot + 1) & this.mask) {
       if (this.entries[slot] === EMPTY) break;
       const home = (this.keys[slot] as number) & this.mask;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What lies between the device and the network: bursts of datagrams in, a batch of datagrams out.
-// `os/` implements `Link` on UDP sockets, `sim/` on the simulated network; decorators (delay, trace,
-// fault injection) wrap it.
+// `os/` implements `Link` on UDP sockets, `sim/` on the simulated network; decorators (delay,
+// trace, fault injection) wrap it.
 
 import { assert, type IpAddress } from "../base/index.js";
 
@@ -50,17 +50,22 @@ export interface TxFlow {
   readonly trafficClass: number;
 }
 
-/** Segments in one GSO send: the bound of kernels before 6.x (UDP_MAX_SEGMENTS); newer ones take 128. */
+/**
+ * Segments in one GSO send: the bound of kernels before 6.x (UDP_MAX_SEGMENTS); newer ones take
+ * 128.
+ */
 export const TX_SEGMENTS_MAX = 64;
 /** Bytes in one GSO send: an IPv4 datagram of 65,535 less its 28 bytes of headers. */
 export const TX_MESSAGE_BYTES_MAX = 65_507;
 
 /**
  * Packets on their way out: a slab of bytes cut into messages, each one GSO send of equal-size
- * segments (the last may be shorter) to one flow. The device fills it in `pump`, the link empties it.
+ * segments (the last may be shorter) to one flow. The device fills it in `pump`, the link empties
+ * it.
  *
  * `reserve` says where a packet goes and, in `segmentIndex`, which segment of its message it is: on
- * IPv4 that number is the packet's IP identification, which the ICRC covers (facts page, section 7).
+ * IPv4 that number is the packet's IP identification, which the ICRC covers (facts page, section
+ * 7).
  */
 export class TxBatch {
   readonly bytes: Uint8Array;
@@ -169,16 +174,20 @@ export class TxBatch {
 export interface Link {
   /** Local addresses by port index. */
   readonly addresses: readonly IpAddress[];
-  /** Largest IP packet that every path of this link takes, per port index (a link MTU such as 1500). */
+  /**
+   * Largest IP packet that every path of this link takes, per port index (a link MTU such as 1500).
+   */
   readonly linkMtus: readonly number[];
   /**
-   * Bytes in flight towards this host that its receive buffers surely hold (what the kernel granted,
-   * not what was asked for); `Infinity` when nothing bounds it.
+   * Bytes in flight towards this host that its receive buffers surely hold (what the kernel
+   * granted, not what was asked for); `Infinity` when nothing bounds it.
    */
   readonly receiveBufferBytes: number;
   /** `bursts[0 .. n-1]` hold what the last `receive()` brought. */
   readonly bursts: readonly RxBurst[];
-  /** Fills `bursts` with what has arrived; never blocks. @returns the number of bursts, 0 for none. */
+  /**
+   * Fills `bursts` with what has arrived; never blocks. @returns the number of bursts, 0 for none.
+   */
   receive(): number;
   /**
    * Sends `batch` from message `sentCount` on and advances `sentCount`; stops early where the

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// 64-bit integers in memory in the byte order of this machine: atomic operands travel big-endian but
-// work on, and land in, what the host's processor sees as an integer (facts page, section 3).
+// 64-bit integers in memory in the byte order of this machine: atomic operands travel big-endian
+// but work on, and land in, what the host's processor sees as an integer (facts page, section 3).
 
 const IS_LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 

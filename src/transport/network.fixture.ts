@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What the tests of this room stand on: devices on a little in-memory network with a virtual clock, a
-// hook that decides each packet's fate, and a log of every packet in one line of text each. (The real
-// simulated network, with seeded faults, is `sim/`'s; this one does only what it is told.)
+// What the tests of this room stand on: devices on a little in-memory network with a virtual clock,
+// a hook that decides each packet's fate, and a log of every packet in one line of text each. (The
+// real simulated network, with seeded faults, is `sim/`'s; this one does only what it is told.)
 
 import { HeapMemorySource, IpAddress, type Memory, psnAdd, SeededRandom } from "../base/index.js";
 import {
@@ -25,7 +25,8 @@ import type { CqCore } from "./completion-queue.js";
 import { Device, type DeviceOptions } from "./device.js";
 import { RxBurst, TxBatch } from "./link.js";
 import { QP_STATE, QP_TYPE, type QpAttributes } from "./qp-state.js";
-import type { QpCore, QpInit } from "./queue-pair.js";
+import type { QpCore } from "./queue-pair.js";
+import type { QpInit } from "./queue-pair-init.js";
 import {
   ACCESS,
   RecvWorkRequest,
@@ -468,7 +469,9 @@ export function destinationOf(packet: Packet): number {
   return bthDestinationQpn(packet.view, 0);
 }
 
-/** Where two byte arrays differ first, -1 for nowhere: quicker than a deep comparison of a megabyte. */
+/**
+ * Where two byte arrays differ first, -1 for nowhere: quicker than a deep comparison of a megabyte.
+ */
 export function firstDifference(a: Uint8Array, b: Uint8Array): number {
   if (a.length !== b.length) return Math.min(a.length, b.length);
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return i;

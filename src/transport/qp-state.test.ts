@@ -14,7 +14,9 @@ import {
 const network = new Network(["10.79.0.2", "10.79.0.3"], {});
 const flow = network.host(0).device.flow(0, network.host(1).address);
 
-/** Everything that each legal move needs, and nothing else; the table of the facts page, section 13. */
+/**
+ * Everything that each legal move needs, and nothing else; the table of the facts page, section 13.
+ */
 const RC_REQUIRED: Record<string, QpAttributes> = {
   "RESET>INIT": { pkeyIndex: 0, port: 0, accessFlags: 0 },
   "INIT>INIT": {},

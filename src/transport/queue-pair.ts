@@ -19,6 +19,7 @@ import {
   type QpState,
   type QpType,
 } from "./qp-state.js";
+import type { QpInit } from "./queue-pair-init.js";
 import { ReceiveQueue, type SrqCore } from "./receive-queue.js";
 import { MESSAGE_PACKETS_MAX, Requester } from "./requester.js";
 import { Responder } from "./responder.js";
@@ -38,27 +39,6 @@ import {
   type WcStatus,
   WR_OPCODE,
 } from "./work-request.js";
-
-/** What a queue pair is made of; fixed for its life. */
-export interface QpInit {
-  readonly type: QpType;
-  readonly pdIndex: number;
-  readonly sendCq: CqCore;
-  readonly recvCq: CqCore;
-  readonly srq?: SrqCore | null;
-  /** Requests that fit into each queue at once, 0 .. `DeviceOptions.wrCountMax`. */
-  readonly maxSendWr: number;
-  readonly maxRecvWr: number;
-  /** 0 .. SGE_COUNT_MAX; 1 if absent. */
-  readonly maxSendSge?: number;
-  readonly maxRecvSge?: number;
-  /** Bytes that an INLINE send may carry; 0 if absent. */
-  readonly maxInlineData?: number;
-  /** Every send completes as if SIGNALED. */
-  readonly signalAll?: boolean;
-  /** GSI only: the port whose queue pair 1 it is. */
-  readonly port?: number;
-}
 
 /** What `QpCore.query` gives. */
 export interface QpQuery {
@@ -197,7 +177,8 @@ export class QpCore {
 
   /**
    * Changes state or attributes (ibv_modify_qp(3)); all of it or, when it throws, nothing.
-   * @throws FarpageError EINVAL naming both states and every attribute missing, superfluous or wrong.
+   * @throws FarpageError EINVAL naming both states and every attribute missing, superfluous or
+   *   wrong.
    */
   modify(attributes: QpAttributes): void {
     if (this.isDestroyed) throw new FarpageError("EINVAL", "the queue pair has been destroyed");

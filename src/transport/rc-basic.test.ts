@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Clean runs of RC, packet by packet: what the captures of the same names show, but for the ACKs, which
-// farpage sends once for all that a turn has brought.
+// Clean runs of RC, packet by packet: what the captures of the same names show, but for the ACKs,
+// which farpage sends once for all that a turn has brought.
 
 import { describe, expect, it } from "vitest";
 import { Pair } from "./network.fixture.js";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// RC under loss, reordering and duplication: the cases of the captures of the same names. The exact list
-// of packets is the assertion; where farpage differs from rxe the test says how.
+// RC under loss, reordering and duplication: the cases of the captures of the same names. The exact
+// list of packets is the assertion; where farpage differs from rxe the test says how.
 
 import { describe, expect, it } from "vitest";
 import { RC } from "../wire/index.js";
@@ -19,7 +19,7 @@ function sendingTimes(pair: Pair): number[] {
 }
 
 describe("RC, packets lost", () => {
-  it("loss-write-middle: a gap → one NAK that names the expected PSN, go-back-N from there", () => {
+  it("loss-write-middle: a gap → one NAK with the expected PSN, go-back-N from there", () => {
     const pair = new Pair();
     pair.lose(3);
     pair.write(1, 5000);
@@ -94,7 +94,7 @@ describe("RC, packets lost", () => {
     expect(pair.b.memory.bytes.slice(0, 2000).every((byte) => byte === 0xee)).toBe(true);
   });
 
-  it("loss-nak: the responder NAKs a gap once; after the NAK is lost only the timer recovers", () => {
+  it("loss-nak: a gap is NAKed once; after the NAK is lost only the timer recovers", () => {
     const pair = new Pair();
     pair.lose(2, 7);
     pair.write(1, 5000);
@@ -108,7 +108,7 @@ describe("RC, packets lost", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS", "2 SUCCESS"]);
   });
 
-  it("a repeated NAK changes nothing; one that follows a timeout is news and goes back at once", () => {
+  it("a repeated NAK changes nothing; one after a timeout is news and goes back", () => {
     const pair = new Pair();
     // The third packet, its repetition after the NAK, and its repetition after the timeout.
     pair.lose(3, 7, 10);
@@ -147,7 +147,7 @@ describe("RC, packets lost", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS", "2 SUCCESS", "3 SUCCESS"]);
   });
 
-  it("loss-read-resp-first: a later response shows it → the whole READ again, same PSN, at once", () => {
+  it("loss-read-resp-first: a later response shows it → the whole READ again at once", () => {
     const pair = new Pair();
     pair.lose(2);
     pair.read(1, 3000);
@@ -166,7 +166,7 @@ describe("RC, packets lost", () => {
     expect(pair.a.device.counters.impliedNaks).toBe(1);
   });
 
-  it("loss-read-resp-last: the ACK of a later WRITE reveals it; only what is missing is asked for", () => {
+  it("loss-read-resp-last: a later ACK reveals it; only what is missing is asked for", () => {
     const pair = new Pair();
     pair.lose(5);
     pair.read(1, 3000);
@@ -189,7 +189,7 @@ describe("RC, packets lost", () => {
     expect(pair.a.memory.bytes.slice(0, 3000)).toEqual(pair.b.memory.bytes.slice(0, 3000));
   });
 
-  it("loss-atomic-ack: a repeated atomic is answered from the saved result, not executed again", () => {
+  it("loss-atomic-ack: a repeated atomic is answered from the saved result", () => {
     const pair = new Pair();
     pair.b.memory.view.setBigUint64(64, 100n, true);
     pair.lose(3);
@@ -226,7 +226,7 @@ describe("RC, packets lost", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS"]);
   });
 
-  it("duplicate-all: every request twice → everything executed once, everything completes once", () => {
+  it("duplicate-all: every request twice → executed once, completed once", () => {
     const pair = new Pair();
     pair.b.memory.view.setBigUint64(64, 100n, true);
     pair.fate = (packet) => (packet.from === 0 ? { duplicate: true } : null);
@@ -256,7 +256,7 @@ describe("RC, packets lost", () => {
 });
 
 describe("RC, giving up and waiting", () => {
-  it("retry-exceeded-dead-peer: 1 + 3 transmissions, then status 12; what is behind is flushed", () => {
+  it("retry-exceeded-dead-peer: 1 + 3 transmissions, then status 12, the rest flushed", () => {
     const pair = new Pair({ timeout: 12 });
     pair.fate = () => ({ drop: true });
     pair.send(1, 100);
@@ -296,7 +296,7 @@ describe("RC, giving up and waiting", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS", "2 SUCCESS"]);
   });
 
-  it("an answer that is lost again and again uses up the retries, though later ACKs get through", () => {
+  it("an answer lost again and again uses up the retries, though ACKs get through", () => {
     const pair = new Pair({ retryCount: 2 });
     pair.fate = (packet) => (packet.bytes[0] === RC.READ_RESPONSE_ONLY ? { drop: true } : null);
     pair.read(1, 10);
@@ -306,7 +306,7 @@ describe("RC, giving up and waiting", () => {
     expect(pair.log.filter((packet) => packet.bytes[0] === RC.READ_REQUEST)).toHaveLength(3);
   });
 
-  it("rnr-then-recover: waits the coded time, though a NAK 0x60 comes too, then sends all again", () => {
+  it("rnr-then-recover: waits the coded time, whatever NAK 0x60 comes, then sends again", () => {
     const pair = new Pair({ rnrRetry: 7 });
     pair.send(1, 100);
     pair.send(2, 200);

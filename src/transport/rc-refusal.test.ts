@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What an RC queue pair refuses, from a peer that errs and from one that lies: the NAK that it answers
-// with, the completions on both sides, and that no byte moved which was not allowed to.
+// What an RC queue pair refuses, from a peer that errs and from one that lies: the NAK that it
+// answers with, the completions on both sides, and that no byte moved which was not allowed to.
 
 import { beforeEach, describe, expect, it } from "vitest";
 import { RC, SYNDROME, writeReth } from "../wire/index.js";
@@ -55,7 +55,7 @@ function reth(length: number, remote = 0, key = pair.b.key): (view: DataView, at
 }
 
 describe("RC responder: a request that breaks a rule → NAK, ERR, nothing written", () => {
-  it("err-remote-access-write: a bad key; the write before completes, the one behind is flushed", () => {
+  it("err-remote-access-write: a bad key; the one before completes, the next is flushed", () => {
     pair.write(1, 16);
     pair.write(2, 3000, { rkey: pair.b.key ^ 1, remote: 4096 });
     pair.write(3, 16, { remote: 8192 });
@@ -132,6 +132,15 @@ describe("RC responder: a request that breaks a rule → NAK, ERR, nothing writt
     const request = (psn: number) => pair.forge(0, RC.READ_REQUEST, psn, 0, reth(1024));
     const answers = give(request(0), request(1));
     expect(answers).toEqual(["10 1f", NAK_INVALID]);
+  });
+
+  it("a READ more while an answer is being repeated → the repeat is dropped, no NAK", () => {
+    pair = new Pair({ maxDestRdAtomic: 1 });
+    const request = (psn: number) => pair.forge(0, RC.READ_REQUEST, psn, 0, reth(1024));
+    expect(give(request(0))).toEqual(["10 1f"]);
+    // The peer asked again, then had the first answer after all, and goes on.
+    expect(give(request(0), request(1))).toEqual(["10 1f"]);
+    expect(give(request(2))).toEqual(["10 1f"]);
   });
 
   it("a misaligned atomic → NAK 0x61", () => {
@@ -350,7 +359,7 @@ describe("RC responder: duplicates and gaps", () => {
     expect(pair.b.memory.bytes.slice(0, 4)).not.toEqual(before.slice(0, 4));
   });
 
-  it("a READ repeated from its second packet, shorter, under a wrong key, and after it is gone", () => {
+  it("a READ repeated in part, under a wrong key, and after it is gone", () => {
     const read = (psn: number, length: number, remote: number, key = pair.b.key) =>
       pair.forge(0, RC.READ_REQUEST, psn, 0, reth(length, remote, key));
     // A MIDDLE has no AETH: the byte at its place is payload.
@@ -367,7 +376,7 @@ describe("RC responder: duplicates and gaps", () => {
     expect(drops(DROP_REASON.DUPLICATE_UNSAVED)).toBe(5);
   });
 
-  it("a READ repeated with an address before the READ's, though inside the region → silence", () => {
+  it("a READ repeated from before its own address, inside the region → silence", () => {
     const read = (remote: number) => pair.forge(0, RC.READ_REQUEST, 0, 0, reth(100, remote));
     expect(give(read(4096))).toEqual(["10 1f"]);
     expect(give(read(4095))).toEqual([]);

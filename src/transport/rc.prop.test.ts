@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The promise of a reliable connection, on a network that breaks every one of its own: every request
-// takes effect exactly once and in order, every completion comes once and in order, every byte is where
-// it belongs and no other has changed.
+// The promise of a reliable connection, on a network that breaks every one of its own: every
+// request takes effect exactly once and in order, every completion comes once and in order, every
+// byte is where it belongs and no other has changed.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -182,7 +182,7 @@ describe("RC on a bad network", () => {
     );
   });
 
-  it("no packet, mutated in any way and sealed again, moves a byte that its key does not open", () => {
+  it("no packet, mutated and sealed again, moves a byte that its key does not open", () => {
     const open = 10 * SLOT_BYTES;
     let errors = 0;
     fc.assert(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Queues of receive work requests: one ring in typed arrays, used as a queue pair's own receive queue
-// and, with a limit event, as a shared receive queue (IBTA vol1 §10.2.9; ibv_create_srq(3)).
+// Queues of receive work requests: one ring in typed arrays, used as a queue pair's own receive
+// queue and, with a limit event, as a shared receive queue (IBTA vol1 §10.2.9; ibv_create_srq(3)).
 
 import { assert, ERRNO } from "../base/index.js";
 import { SgeTable } from "./sge-table.js";

@@ -4,8 +4,9 @@
 // two apart is which rights a use needs.
 //
 // Keys are 32 random bits, so that a peer that was given one can't guess another; a hash table in
-// typed arrays leads from a key to a dense region index. Every change to a region raises its generation: whoever has checked a region
-// once keeps its index and generation and asks `isCurrent` per packet instead of checking again.
+// typed arrays leads from a key to a dense region index. Every change to a region raises its
+// generation: whoever has checked a region once keeps its index and generation and asks `isCurrent`
+// per packet instead of checking again.
 
 import {
   assert,
@@ -140,8 +141,8 @@ export class RegionTable {
   }
 
   /**
-   * Reserves an unused unpredictable key for the next REG_MR of a fast region. It opens nothing until
-   * then. At most three are reserved at once; a further one takes the place of the oldest.
+   * Reserves an unused unpredictable key for the next REG_MR of a fast region. It opens nothing
+   * until then. At most three are reserved at once; a further one takes the place of the oldest.
    * Preconditions: the region exists and is a fast one.
    */
   freshKey(index: number): number {

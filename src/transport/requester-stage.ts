@@ -17,7 +17,9 @@ export const PROBE_STAGE = {
   DUE: 1,
   /** Sent; no answer yet. */
   SENT: 2,
-  /** Answered, but not for everything that had been sent before it: lost, unless more answers come. */
+  /**
+   * Answered, but not for everything that had been sent before it: lost, unless more answers come.
+   */
   SUSPECT: 3,
 } as const;
 export type ProbeStage = (typeof PROBE_STAGE)[keyof typeof PROBE_STAGE];

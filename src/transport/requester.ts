@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The sending half of an RC requester: takes requests from the send queue, gives them PSNs, cuts them
-// into packets (IBTA vol1 §9.7; facts page, sections 5 and 11). What comes back is completer.ts's,
-// what gets lost retransmit.ts's; all three work on the state that this class holds.
+// The sending half of an RC requester: takes requests from the send queue, gives them PSNs, cuts
+// them into packets (IBTA vol1 §9.7; facts page, sections 5 and 11). What comes back is
+// completer.ts's, what gets lost retransmit.ts's; all three work on the state that this class
+// holds.
 //
 // The state in one picture (PSNs, modulo 2^24):
 //
@@ -9,11 +10,12 @@
 //     oldest     next to   never
 //     unacked    send      sent from here on      idle: all four are equal
 //
-// sendPsn falls back to unaPsn when something was lost (go-back-N) and catches up with maxPsn again.
+// sendPsn falls back to unaPsn when something was lost (go-back-N) and catches up with maxPsn
+// again.
 //
-// A READ longer than the share of the receive buffer that it may fill is asked for in pieces: several
-// READ requests on consecutive PSNs look to the responder like several READs, and need exactly the
-// PSNs that one would have.
+// A READ longer than the share of the receive buffer that it may fill is asked for in pieces:
+// several READ requests on consecutive PSNs look to the responder like several READs, and need
+// exactly the PSNs that one would have.
 
 import { assert, carryOf, PSN_MASK, psnAdd, psnDiff } from "../base/index.js";
 import {
@@ -66,7 +68,9 @@ const STEP_LOCAL = 64;
 
 /** An acknowledgement is asked for at least every so many packets (rxe's window is 128). */
 const ACK_REQUEST_PACKETS = 64;
-/** Most PSNs between the oldest unacknowledged and the newest: half the space (IBTA vol1 §9.7.2). */
+/**
+ * Most PSNs between the oldest unacknowledged and the newest: half the space (IBTA vol1 §9.7.2).
+ */
 const PSN_SPAN_MAX = (1 << 23) - 1;
 /** Most packets of one message, so that a whole one always fits the span. */
 export const MESSAGE_PACKETS_MAX = 1 << 22;
@@ -440,7 +444,9 @@ export class Requester {
     return slot === queue.slotOf(this.sendIndex) ? this.sendIndex : queue.headIndex;
   }
 
-  /** Writes the request for what a READ misses from `packet` to the end of its piece, or an atomic. */
+  /**
+   * Writes the request for what a READ misses from `packet` to the end of its piece, or an atomic.
+   */
   private writeRead(slot: number, packet: number, tx: TxBatch): number {
     const { queue, qp } = this;
     const flow = qp.flow as Flow;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The sending half of an RC responder: READ responses, atomic results, ACKs and NAKs (IBTA vol1 §9.7.5;
-// facts page, section 10). Responses leave in request order: first the queued READs and atomics, then
-// one ACK for the newest request executed, which is newer than all of them, then a NAK.
+// The sending half of an RC responder: READ responses, atomic results, ACKs and NAKs (IBTA vol1
+// §9.7.5; facts page, section 10). Responses leave in request order: first the queued READs and
+// atomics, then one ACK for the newest request executed, which is newer than all of them, then a
+// NAK.
 
 import { offsetFrom, psnAdd, psnDiff } from "../base/index.js";
 import {
@@ -178,8 +179,8 @@ function sendReadResponse(responder: Responder, slot: number, tx: TxBatch): numb
 
 /**
  * Answers a repeated READ or atomic from what was saved; in silence when it is gone or differs.
- * IBTA vol1 §9.7.5.1.2, §9.7.5.2.8: never executes an atomic twice; the part of a READ that is asked
- * for again must lie inside the READ.
+ * IBTA vol1 §9.7.5.1.2, §9.7.5.2.8: never executes an atomic twice; the part of a READ that is
+ * asked for again must lie inside the READ.
  */
 export function repeatReadOrAtomic(responder: Responder, packet: RxPacket): DropReason {
   const { resources, device, qp } = responder;
@@ -194,7 +195,7 @@ export function repeatReadOrAtomic(responder: Responder, packet: RxPacket): Drop
     if (atomicEthKey(view, extended) !== resources.keys[slot]) {
       return DROP_REASON.DUPLICATE_UNSAVED;
     }
-    responder.queueRead(slot, packet.psn, 1, 0, NO_REGION, 0, 0);
+    responder.queueRead(slot, packet.psn, 1, 0, NO_REGION, 0, 0, true);
     device.activate(qp);
     return DROP_REASON.NONE;
   }
@@ -209,7 +210,7 @@ export function repeatReadOrAtomic(responder: Responder, packet: RxPacket): Drop
     region = device.regions.check(key, qp.pdIndex, ACCESS.REMOTE_READ, high, low, length);
     if (region < 0) return DROP_REASON.DUPLICATE_UNSAVED;
   }
-  responder.queueRead(slot, packet.psn, count, length, region, high, low);
+  responder.queueRead(slot, packet.psn, count, length, region, high, low, true);
   device.activate(qp);
   return DROP_REASON.NONE;
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What an RC responder keeps of READs and atomics (IBTA vol1 §9.7.4.1.2, "responder resources"): as
-// many as the peer may have outstanding, so that each can be answered again, an atomic without being
-// executed again. Those with an answer still to send form a list in the order of the requests.
+// many as the peer may have outstanding, so that each can be answered again, an atomic without
+// being executed again. Those with an answer still to send form a list in the order of the
+// requests.
 
 import { assert, psnDiff } from "../base/index.js";
 
@@ -38,6 +39,8 @@ export class ResponderResources {
   private readonly nexts: Int32Array;
   private readonly previouses: Int32Array;
   private readonly isQueued: Uint8Array;
+  /** The queued answer is a repeat: the peer may have had the whole of the first one meanwhile. */
+  private readonly isRepeat: Uint8Array;
   private newest = 0;
 
   /** @param depth what the peer may have outstanding, 0 .. 128. */
@@ -64,16 +67,21 @@ export class ResponderResources {
     this.nexts = new Int32Array(count).fill(NONE);
     this.previouses = new Int32Array(count).fill(NONE);
     this.isQueued = new Uint8Array(count);
+    this.isRepeat = new Uint8Array(count);
   }
 
   /**
-   * The slot for a new request, its old contents forgotten; -1 when there is none: no slots at all, or
-   * the peer has more outstanding than it may and the oldest is still being answered.
+   * The slot for a new request, its old contents forgotten; -1 when there is none: no slots at all,
+   * or the peer has more outstanding than it may and the oldest is still being answered. An answer
+   * that is only being repeated is dropped: who asks for more has had the first one after all.
    */
   take(): number {
     if (this.count === 0) return NONE;
     const slot = (this.newest + 1) & (this.count - 1);
-    if (this.isQueued[slot] === 1) return NONE;
+    if (this.isQueued[slot] === 1) {
+      if (this.isRepeat[slot] === 0) return NONE;
+      this.removeReply(slot);
+    }
     this.newest = slot;
     return slot;
   }
@@ -88,10 +96,14 @@ export class ResponderResources {
     return NONE;
   }
 
-  /** Puts a slot's answer at the end of the list, first taking it out if it is there. */
-  queueReply(slot: number): void {
+  /**
+   * Puts a slot's answer, or its repeat, at the end of the list, first taking it out if it is
+   * there.
+   */
+  queueReply(slot: number, isRepeat: boolean): void {
     if (this.isQueued[slot] === 1) this.removeReply(slot);
     this.isQueued[slot] = 1;
+    this.isRepeat[slot] = isRepeat ? 1 : 0;
     this.nexts[slot] = NONE;
     this.previouses[slot] = this.replyTail;
     if (this.replyTail === NONE) this.replyHead = slot;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// The receiving half of an RC responder (IBTA vol1 §9.7.4, §9.7.5; facts page, section 10): checks each
-// request and executes it at once. What is to be answered is noted here and sent by
+// The receiving half of an RC responder (IBTA vol1 §9.7.4, §9.7.5; facts page, section 10): checks
+// each request and executes it at once. What is to be answered is noted here and sent by
 // responder-replies.ts when the device is pumped, so that one ACK answers a whole burst.
 //
-// Checks come in the order of the facts page, and nothing is written before all have passed. A check
-// returns 0 or the syndrome of the NAK that the requester gets.
+// Checks come in the order of the facts page, and nothing is written before all have passed. A
+// check returns 0 or the syndrome of the NAK that the requester gets.
 
 import { assert, PSN_MASK, psnAdd, psnDiff } from "../base/index.js";
 import {
@@ -334,7 +334,7 @@ export class Responder {
     if (slot < 0) return SYNDROME.NAK_INVALID_REQUEST;
     const count = Math.max(1, Math.ceil(length / qp.pathMtu));
     this.saveRequest(slot, RESOURCE_KIND.READ, packet.psn, count, key, high, low, length);
-    this.queueRead(slot, packet.psn, count, length, region, high, low);
+    this.queueRead(slot, packet.psn, count, length, region, high, low, false);
     this.expectedPsn = psnAdd(this.expectedPsn, count);
     this.msn = psnAdd(this.msn, 1);
     // The response acknowledges everything before it, and the request itself.
@@ -359,7 +359,7 @@ export class Responder {
     this.saveRequest(slot, RESOURCE_KIND.ATOMIC, psn, 1, key, high, low, 8);
     const offset = regions.offsetIn(region, high, low);
     executeAtomic(packet, regions.viewOf(region), offset, resources, slot);
-    this.queueRead(slot, psn, 1, 0, NO_REGION, 0, 0);
+    this.queueRead(slot, psn, 1, 0, NO_REGION, 0, 0, false);
     this.expectedPsn = psnAdd(this.expectedPsn, 1);
     this.msn = psnAdd(this.msn, 1);
     this.isAckDue = false;
@@ -396,6 +396,7 @@ export class Responder {
     region: number,
     addressHigh: number,
     addressLow: number,
+    isRepeat: boolean,
   ): void {
     const { resources } = this;
     const { regions } = this.device;
@@ -408,7 +409,7 @@ export class Responder {
       resources.replyGenerations[slot] = regions.generationOf(region);
       resources.replyOffsets[slot] = regions.offsetIn(region, addressHigh, addressLow);
     }
-    resources.queueReply(slot);
+    resources.queueReply(slot, isRepeat);
   }
 
   /** Takes the next posted receive and finds its memory. */

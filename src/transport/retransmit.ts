@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Timers and retransmission of an RC requester (IBTA vol1 §9.7.6.1, §9.7.7.3; facts page, sections 11,
-// 12, 24).
+// Timers and retransmission of an RC requester (IBTA vol1 §9.7.6.1, §9.7.7.3; facts page, sections
+// 11, 12, 24).
 //
 // Recovery is go-back-N from the oldest unacknowledged PSN. Four things start it: the local ACK
-// timeout, a sequence NAK, a response that shows that an earlier one was lost ("implied NAK"), and a
-// probe. A lost last packet, a lost ACK and a lost NAK leave a requester with nothing but its timeout,
-// which Linux' CM makes two seconds long. So after a few round trips of silence it repeats its oldest
-// packet: a responder that had it answers with where it is, one that had not goes on from there. A probe
-// is no retry: it costs one packet, uses up no retry count, and moves no cursor.
+// timeout, a sequence NAK, a response that shows that an earlier one was lost ("implied NAK"), and
+// a probe. A lost last packet, a lost ACK and a lost NAK leave a requester with nothing but its
+// timeout, which Linux' CM makes two seconds long. So after a few round trips of silence it repeats
+// its oldest packet: a responder that had it answers with where it is, one that had not goes on
+// from there. A probe is no retry: it costs one packet, uses up no retry count, and moves no
+// cursor.
 
 import { psnDiff } from "../base/index.js";
 import type { Flow } from "./flow.js";

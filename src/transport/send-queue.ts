@@ -110,7 +110,8 @@ export class SendQueue {
   }
 
   /**
-   * Copies a request to the end of the queue. The caller has checked what depends on the queue pair.
+   * Copies a request to the end of the queue. The caller has checked what depends on the queue
+   * pair.
    * @param lengthMax bytes of the longest message.
    * @returns 0; EINVAL for a request that can't be valid; ENOMEM when full.
    */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The ICRC's header part for each sender that is heard: computing it costs some 100 ns, and packets come
-// in runs from few senders. Direct-mapped and bounded: a flood of forged sources only makes it slower.
+// The ICRC's header part for each sender that is heard: computing it costs some 100 ns, and packets
+// come in runs from few senders. Direct-mapped and bounded: a flood of forged sources only makes it
+// slower.
 
 import type { IpAddress } from "../base/index.js";
 import { IcrcFlow, ROCE_PORT } from "../wire/index.js";

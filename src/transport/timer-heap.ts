@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// All timers of a device in one binary heap, one timer per queue pair. ACK timers are put off on every
-// acknowledgement and almost never fire, so putting off only writes the new deadline; the heap learns
-// of it when the old one comes up.
+// All timers of a device in one binary heap, one timer per queue pair. ACK timers are put off on
+// every acknowledgement and almost never fire, so putting off only writes the new deadline; the
+// heap learns of it when the old one comes up.
 
 import { assert } from "../base/index.js";
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Unreliable datagrams and the GSI (IBTA vol1 §9.8.3, §13; facts page, sections 14 and 17): one packet
-// per message, sent and forgotten; received into the next receive behind 40 bytes of GRH.
+// Unreliable datagrams and the GSI (IBTA vol1 §9.8.3, §13; facts page, sections 14 and 17): one
+// packet per message, sent and forgotten; received into the next receive behind 40 bytes of GRH.
 //
 // No multicast: no queue pair can be attached to a group.
 

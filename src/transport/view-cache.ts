@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Copies payload without allocating. `TypedArray.set` is the fast copy, but it wants a view of exactly
-// the source bytes, and making one costs as much as copying 2 KiB, and garbage besides. Traffic keeps
-// coming back to the same places (packet k of a receive buffer, packet k of a chunk), so views are kept
-// in a direct-mapped cache.
+// Copies payload without allocating. `TypedArray.set` is the fast copy, but it wants a view of
+// exactly the source bytes, and making one costs as much as copying 2 KiB, and garbage besides.
+// Traffic keeps coming back to the same places (packet k of a receive buffer, packet k of a chunk),
+// so views are kept in a direct-mapped cache.
 
 /** Up to here a byte loop is faster than `set`. */
 const LOOP_BYTES_MAX = 32;

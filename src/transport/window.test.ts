@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Bytes in flight: never more than the window, shared fairly, smaller after loss, back when all is well.
+// Bytes in flight: never more than the window, shared fairly, smaller after loss, back when all is
+// well.
 
 import { describe, expect, it } from "vitest";
 import { SeededRandom } from "../base/index.js";
@@ -104,7 +105,7 @@ describe("window of bytes in flight", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS"]);
   });
 
-  it("loss halves it once per round trip, a timeout closes it to the floor, progress opens it", () => {
+  it("loss halves it once per round trip, a timeout closes it, progress opens it", () => {
     const window = new ByteWindow(1 << 20, new WaitLinks(4));
     window.addRoundTrip(1000);
     window.shrink(5000);

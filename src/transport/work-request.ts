@@ -55,9 +55,9 @@ export interface Destination {
 export const SGE_COUNT_MAX = 4;
 
 /**
- * A request for a send queue. Meant to be kept and reused: `postSend` copies what it needs and keeps
- * no reference (but for `INLINE`, whose bytes it copies too, the memory that the entries name belongs
- * to the device until the request has completed).
+ * A request for a send queue. Meant to be kept and reused: `postSend` copies what it needs and
+ * keeps no reference (but for `INLINE`, whose bytes it copies too, the memory that the entries name
+ * belongs to the device until the request has completed).
  */
 export class SendWorkRequest {
   /** Comes back in the completion; an integer, or anything a double holds. */
@@ -87,9 +87,10 @@ export class SendWorkRequest {
   remoteQpn = 0;
   remoteQkey = 0;
   /**
-   * REG_MR: the fast-register region (`MemoryRegion.regionIndex`), its new key (from `freshKey`), its
-   * rights, and the range of local addresses that it opens, which lies inside the ordinary region of
-   * `registerLkey` in the same protection domain. Peers address the region by the same addresses.
+   * REG_MR: the fast-register region (`MemoryRegion.regionIndex`), its new key (from `freshKey`),
+   * its rights, and the range of local addresses that it opens, which lies inside the ordinary
+   * region of `registerLkey` in the same protection domain. Peers address the region by the same
+   * addresses.
    */
   regionIndex = -1;
   registerKey = 0;
@@ -176,6 +177,9 @@ export class WorkCompletion {
   qpn = 0;
   /** UD receives: the sender's queue pair. */
   sourceQpn = 0;
-  /** What the vendor syndrome is elsewhere: the AETH syndrome or drop reason behind an error, 0 if none. */
+  /**
+   * What the vendor syndrome is elsewhere: the AETH syndrome or drop reason behind an error, 0 if
+   * none.
+   */
   vendorError = 0;
 }

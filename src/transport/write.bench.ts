@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One operation from posting to completion, both devices in this process, packets handed over in memory:
-// what the transport itself costs per packet. The CRC is left out of one row and the portable one in the
-// other, so that what a native CRC would cost can be told apart from the rest.
+// One operation from posting to completion, both devices in this process, packets handed over in
+// memory: what the transport itself costs per packet. The CRC is left out of one row and the
+// portable one in the other, so that what a native CRC would cost can be told apart from the rest.
 
 import { bench, describe } from "vitest";
 import {
