@@ -22,7 +22,8 @@ import {
   writeBth,
 } from "../wire/index.js";
 import type { CqCore } from "./completion-queue.js";
-import { Device, type DeviceOptions } from "./device.js";
+import { Device } from "./device.js";
+import type { DeviceOptions } from "./device-options.js";
 import { RxBurst, TxBatch } from "./link.js";
 import { QP_STATE, QP_TYPE, type QpAttributes } from "./qp-state.js";
 import type { QpCore } from "./queue-pair.js";
