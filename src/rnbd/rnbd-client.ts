@@ -112,6 +112,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   private admin: Admin | null = null;
   /** Something for `runAdmin` has come up outside `pump`. */
   private adminDue = false;
+  /** There was no permit for it: it goes on when one is given back, which is in some `pump`. */
+  private adminStarves = false;
   private isUp = false;
   /** The session has been up; it is up again, so that RTRS holds I/O until `reissue`. */
   private wasUp = false;
@@ -244,7 +246,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
       if (device.state === "REOPENING" && !device.isFailing) {
         deadlineNs = Math.min(deadlineNs, device.suspendedNs + this.ioTimeoutNs);
       }
-      if (this.isUp && this.admin === null && wantsOpen(device)) {
+      if (this.isUp && this.admin === null && !this.adminStarves && wantsOpen(device)) {
         deadlineNs = Math.min(deadlineNs, device.attemptNs);
       }
     }
@@ -377,6 +379,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   /** Sends the next admin request that is due; lets I/O flow when there is none. */
   private runAdmin(): void {
     this.adminDue = false;
+    this.adminStarves = false;
     if (this.failure !== null) this.failOpens(this.failure);
     if (!this.isUp || this.ended || this.admin !== null) return;
     if (!this.infoDone) {
@@ -401,7 +404,13 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
 
   private sendAdmin(admin: Admin): void {
     const request = this.rtrs.acquireReserved();
-    if (request === null) return; // `onPermitAvailable` comes from the pump that runs this again.
+    if (request === null) {
+      this.adminStarves = true;
+      // With one permit for everything (a queue depth of 1) the I/O that waits for its device to be
+      // open again holds it: let that I/O go as far as it can, it parks in its device.
+      if (!this.flowing && this.isAgain) this.rtrs.reissue();
+      return;
+    }
     // It doesn't outlive the connection: what it asks for would be gone with the session.
     request.retry = false;
     request.context = admin;
