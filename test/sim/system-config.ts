@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A seed is a whole configuration: sizes, depths, modes, faults and what goes wrong when.
 
-import { type Random, randomBelow, SeededRandom } from "../../src/base/index.js";
+import { ERRNO, type Random, randomBelow, SeededRandom } from "../../src/base/index.js";
 import type { DiskFaults, PathFaults } from "../../src/sim/index.js";
 
 const MICROSECOND = 1_000;
@@ -28,6 +28,8 @@ export interface SystemConfig {
   readonly pauseNsMax: number;
   readonly faults: Partial<PathFaults>;
   readonly diskFaults: Partial<DiskFaults>;
+  /** What the disks fail with now and then, and requests may; 0 for never. */
+  readonly diskErrno: number;
   /** RTRS. */
   readonly queueDepth: number;
   readonly chunkBytes: number;
@@ -63,6 +65,7 @@ function pick<T>(random: Random, list: readonly T[]): T {
 /** Everything that a run needs to know; the same for the same seed and scale. */
 export function drawConfig(seed: number, scale: ConfigScale): SystemConfig {
   const random = new SeededRandom(seed).fork("config");
+  const diskErrno = pick(random.fork("disk"), [0, 0, 0, 0, ERRNO.EIO, ERRNO.ENOSPC]);
   const lengthMax = 512 * pick(random, [8, 16, 64, 256]);
   return {
     seed,
@@ -74,13 +77,17 @@ export function drawConfig(seed: number, scale: ConfigScale): SystemConfig {
     pauseRate: pick(random, [0, 0, 0.0005]),
     pauseNsMax: 5 * MILLISECOND,
     faults: drawFaults(random.fork("faults")),
+    diskErrno,
     diskFaults: {
+      readErrorRate: diskErrno === ERRNO.EIO ? 0.02 : 0,
+      writeErrorRate: diskErrno === ERRNO.EIO ? 0.02 : 0,
+      noSpaceRate: diskErrno === ERRNO.ENOSPC ? 0.03 : 0,
       blockRate: pick(random, [0, 0.3, 1]),
       latencyNs: pick(random, [5, 50, 500]) * MICROSECOND,
       jitterNs: pick(random, [10, 100, 2000]) * MICROSECOND,
       shortRate: pick(random, [0, 0, 0.1]),
     },
-    queueDepth: pick(random, [2, 4, 16, 64, 100]),
+    queueDepth: pick(random, [1, 4, 16, 64, 100]),
     chunkBytes: pick(random, [8192, 16_384, 131_072]),
     connectionCount: pick(random, [1, 1, 2, 4]),
     alwaysInvalidate: randomBelow(random, 3) > 0,

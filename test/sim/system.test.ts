@@ -3,7 +3,7 @@
 // failure names its seed; `npm run sim -- --smoke --seed N` replays it.
 
 import { describe, expect, it } from "vitest";
-import type { Memory } from "../../src/base/index.js";
+import { ERRNO, type Memory } from "../../src/base/index.js";
 import { type BlockFile, FILE_OPERATION } from "../../src/block/index.js";
 import { InterceptedFile, type SimLink, TapLink } from "../../src/sim/index.js";
 import type { RxBurst } from "../../src/transport/index.js";
@@ -43,6 +43,8 @@ describe("whole system: nothing lost, nothing invented, nothing run twice behind
       some((config) => config.alwaysInvalidate === mode);
       some((config) => config.clientInvalidates === mode);
     }
+    for (const errno of [0, ERRNO.EIO, ERRNO.ENOSPC]) some((config) => config.diskErrno === errno);
+    some((config) => config.queueDepth === 1 && config.mishaps.some(({ kind }) => kind === "kill"));
     for (const gro of ["never", "sometimes", "always"]) some((config) => config.gro === gro);
   });
 });
@@ -53,6 +55,7 @@ function soundConfig(seed: number): SystemConfig {
     ...drawConfig(seed, SMOKE_SCALE),
     faults: {},
     diskFaults: { blockRate: 0 },
+    diskErrno: 0,
     mishaps: [],
     pauseRate: 0,
     queueDepth: 16,

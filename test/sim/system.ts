@@ -229,6 +229,7 @@ export class System {
           depth: config.depth,
           lengthMax: config.lengthMax,
           thinkNsMax: config.thinkNsMax,
+          expectedErrnos: config.diskErrno === 0 ? [] : [config.diskErrno],
           expectedFlushErrnos: config.mishaps.some(({ kind }) => kind === "crash")
             ? [ERRNO.EIO]
             : [],
