@@ -1,6 +1,9 @@
+// SPDX-License-Identifier: MIT
 import { defineConfig } from "vitest/config";
 
-/** Three sets: everything fast (`npm test`), the long runs (`npm run test:long`), the built program. */
+/**
+ * Three sets: everything fast (`npm test`), the long runs (`npm run test:long`), the built program.
+ */
 export default defineConfig({
   test: {
     include: ["src/**/*.test.ts", "test/**/*.test.ts"],

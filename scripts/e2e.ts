@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// `node dist/scripts/main.js e2e`: installs the stock clients that the end-to-end tests need, where that
-// is possible, and runs the tests. What can't be installed is named, and its tests are skipped.
+// `node dist/scripts/main.js e2e`: installs the stock clients that the end-to-end tests need, where
+// that is possible, and runs the tests. What can't be installed is named, and its tests are
+// skipped.
 
 import { type ExecFileSyncOptions, execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";

@@ -4,7 +4,8 @@ import { FarpageError } from "./errors.js";
 
 /**
  * An IPv4 or IPv6 address as a GID: sixteen bytes in four big-endian words, IPv4 as ::ffff:a.b.c.d
- * (RoCEv2 annex A17; facts page "GIDs and addresses"). Immutable; compare with `equals`, never `===`.
+ * (RoCEv2 annex A17; facts page "GIDs and addresses"). Immutable; compare with `equals`, never
+ * `===`.
  */
 export class IpAddress {
   readonly family: 4 | 6;

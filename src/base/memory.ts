@@ -4,8 +4,8 @@
  * A range of a host's memory that devices can be given access to.
  *
  * `bytes` and `view` show the same bytes and stay valid until the memory is freed. `address` is the
- * local virtual address of `bytes[0]`, below 2^48: the mapping's native address where `os/` maps it,
- * a synthetic one in the simulator. Ranges of one host never overlap.
+ * local virtual address of `bytes[0]`, below 2^48: the mapping's native address where `os/` maps
+ * it, a synthetic one in the simulator. Ranges of one host never overlap.
  */
 export interface Memory {
   readonly bytes: Uint8Array;

@@ -20,7 +20,9 @@ export function randomBelow(random: Random, bound: number): number {
   return Math.floor((random.nextU32() / 0x1_0000_0000) * bound);
 }
 
-/** sfc32 (Chris Doty-Humphrey, PractRand): small, fast, good enough for simulation; not for secrets. */
+/**
+ * sfc32 (Chris Doty-Humphrey, PractRand): small, fast, good enough for simulation; not for secrets.
+ */
 export class SeededRandom implements Random {
   private a: number;
   private b: number;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// 64-bit numbers as two unsigned 32-bit halves, high first. Remote addresses use all 64 bits, which a
-// JavaScript number can't hold and a BigInt holds too slowly.
+// 64-bit numbers as two unsigned 32-bit halves, high first. Remote addresses use all 64 bits, which
+// a JavaScript number can't hold and a BigInt holds too slowly.
 
 const TWO_32 = 0x1_0000_0000;
 

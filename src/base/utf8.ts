@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// UTF-8 for names on the wire (RFC 3629): core rooms have no TextEncoder. For the control plane: both
-// functions allocate.
+// UTF-8 for names on the wire (RFC 3629): core rooms have no TextEncoder. For the control plane:
+// both functions allocate.
 
 /** The UTF-8 form of `text`; a lone surrogate becomes U+FFFD. */
 export function encodeUtf8(text: string): Uint8Array {

@@ -65,7 +65,7 @@ describe("SimNetwork", () => {
     expect(right.receive()).toBe(0);
   });
 
-  it("gro always → equal lengths merge, a shorter one ends the burst, a longer one begins one", () => {
+  it("gro always → equal lengths merge, a shorter one ends a burst, a longer begins one", () => {
     const { clock, left, right } = pair({ right: { gro: "always" } });
     send(left, [100, 100, 60, 60, 61]);
     clock.advanceTo(10_000);
@@ -125,7 +125,7 @@ describe("SimNetwork", () => {
     expect(order).toEqual(order.map((_, i) => i + 1));
   });
 
-  it("corruption and truncation → the counted number arrives spoiled, the sender's bytes are untouched", () => {
+  it("corruption and truncation → as many arrive spoiled as are counted", () => {
     const { clock, network, left, right } = pair({
       faults: { corruptRate: 0.3, truncateRate: 0.3 },
     });

@@ -160,7 +160,8 @@ export class SimWorld {
       this.hash.addNumber(this.clock.nowNs);
       this.hash.addBytes(bytes, offset, length);
       this.trace?.(
-        `${this.clock.nowNs} ${source.name} sends ${length} to ${flow.destination} #${segmentIndex} ` +
+        `${this.clock.nowNs} ${source.name} sends ${length} to ${flow.destination} ` +
+          `#${segmentIndex} ` +
           `${hexOf(bytes, offset, Math.min(length, 12))}`,
       );
     });

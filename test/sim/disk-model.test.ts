@@ -45,7 +45,7 @@ describe("DiskModel", () => {
     expect(() => read(model, sector(0))).toThrow(ModelViolation);
   });
 
-  it("a write in flight → reads give the old or the new, a mixture byte by byte, nothing else", () => {
+  it("a write in flight → reads give old, new or a mixture of bytes, nothing else", () => {
     const model = new DiskModel(1);
     const old = written(model);
     const id = model.startWrite(0, 1, false);
@@ -122,7 +122,7 @@ describe("DiskModel", () => {
     read(model, sector(0));
   });
 
-  it("a flush that succeeds though a crash has lost a write before it → a lie that is found", () => {
+  it("a flush that succeeds though a crash lost a write before it → found lying", () => {
     const model = new DiskModel(1);
     written(model);
     model.startFlush(1);

@@ -13,7 +13,7 @@ import { drawConfig, SMOKE_SCALE, type SystemConfig } from "./system-config.js";
 
 const SEEDS = Array.from({ length: 20 }, (_, i) => i + 1);
 
-describe("whole system: nothing lost, nothing invented, nothing run twice behind a later write", () => {
+describe("whole system: nothing lost, invented, or run twice behind a later write", () => {
   it.each(SEEDS)("seed %i", (seed) => {
     const config = drawConfig(seed, SMOKE_SCALE);
     const report = new System(config).run();
