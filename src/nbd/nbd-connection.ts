@@ -211,25 +211,33 @@ export class NbdConnection implements HandshakeOwner, TransmissionOwner, PoolUse
 
   /** One read. @returns whether there may be more to read. */
   private read(): boolean {
-    const { pool, staging } = this.parts;
-    const transmission = this.transmission;
-    const direct = transmission === null ? 0 : transmission.directBytes;
-    const isDirect = direct >= DIRECT_BYTES_MIN;
-    if (!isDirect) staging.compact();
-    const gulp = transmission === null ? staging.capacity : transmission.gulpBytes;
-    const length = isDirect ? direct : Math.min(staging.room, gulp);
-    const at = isDirect && transmission !== null ? transmission.directOffset : staging.end;
-    assert(length > 0, "a connection that reads has room");
-    const count = this.stream.read(pool.memory, at, length);
-    if (count <= 0) {
-      if (count === 0) this.onEnd();
-      else if (count !== -ERRNO.EAGAIN && count !== -ERRNO.EINTR) this.onFatal("STREAM_ERROR");
-      return false;
+    const { staging } = this.parts;
+    const payload = this.transmission === null ? null : this.transmission.payload;
+    const direct = payload === null ? 0 : payload.directBytes;
+    if (payload !== null && direct >= DIRECT_BYTES_MIN) {
+      const count = this.readTo(payload.directOffset, direct);
+      if (count > 0) payload.onDirect(count);
+      return count === direct;
     }
-    this.server.counters.streamReads++;
-    if (isDirect && transmission !== null) transmission.onDirect(count);
-    else staging.add(count);
+    staging.compact();
+    const gulp = payload === null ? staging.capacity : payload.gulpBytes;
+    const length = Math.min(staging.room, gulp);
+    assert(length > 0, "a connection that reads has room");
+    const count = this.readTo(staging.end, length);
+    if (count > 0) staging.add(count);
     return count === length;
+  }
+
+  /** Reads to `offset` of the pool's memory. @returns bytes read, 0 at the end or for none. */
+  private readTo(offset: number, length: number): number {
+    const count = this.stream.read(this.parts.pool.memory, offset, length);
+    if (count > 0) {
+      this.server.counters.streamReads++;
+      return count;
+    }
+    if (count === 0) this.onEnd();
+    else if (count !== -ERRNO.EAGAIN && count !== -ERRNO.EINTR) this.onFatal("STREAM_ERROR");
+    return 0;
   }
 
   /** The client has closed its end; it may still want its replies. */

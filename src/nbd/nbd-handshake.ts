@@ -296,10 +296,15 @@ export class NbdHandshake {
     if (option === NBD_OPTION.GO) this.enter(target);
   }
 
-  /** Sent whether asked for or not: requests that don't keep to them are refused. */
+  /**
+   * Sent whether asked for or not: requests that don't keep to them are refused. All three are
+   * powers of two, as the protocol wants them.
+   */
   private writeBlockSizes(option: number, target: NbdExport): void {
     const { logicalBlockBytes, physicalBlockBytes } = target.device.limits;
-    const preferred = Math.max(PREFERRED_BLOCK_BYTES, logicalBlockBytes, physicalBlockBytes);
+    const isPower = (physicalBlockBytes & (physicalBlockBytes - 1)) === 0;
+    const physical = isPower ? physicalBlockBytes : 0;
+    const preferred = Math.max(PREFERRED_BLOCK_BYTES, logicalBlockBytes, physical);
     const writer = this.writer;
     writer.reply(option, NBD_REPLY_OPTION.INFO, 14);
     writer.u16(NBD_INFO.BLOCK_SIZE);
