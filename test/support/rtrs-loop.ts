@@ -265,7 +265,8 @@ export class RtrsLoop implements RtrsSession {
   deadlineNs(): number {
     const busy = this.slots.some((s) => ["SENT", "ANSWERED", "FAILING"].includes(s.state));
     const canUp = this.wantsUp && this.session === null && this.isDrained;
-    return busy || canUp || this.wantsDown || this.failure !== null ? 0 : Infinity;
+    const canClose = this.state === "CLOSING" && this.isDrained;
+    return busy || canUp || canClose || this.wantsDown || this.failure !== null ? 0 : Infinity;
   }
 
   checkInvariants(): void {
