@@ -51,7 +51,7 @@ export class GsiPort implements MadPort {
   private readonly pd: ProtectionDomain;
   private readonly cq: CompletionQueue;
   private readonly region: MemoryRegion;
-  private readonly qps: QueuePair[];
+  private readonly qps: QueuePair[] = [];
   private readonly receiveDepth: number;
   /** First byte of the send buffers, which follow those of the receives. */
   private readonly sendOffset: number;
@@ -78,7 +78,7 @@ export class GsiPort implements MadPort {
     this.cq = context.createCq({ depth: portCount * receiveDepth + sendDepth });
     this.region = this.pd.registerMr(this.memory, { access: ACCESS.LOCAL_WRITE });
     this.freeSends = Array.from({ length: sendDepth }, (_, slot) => sendDepth - 1 - slot);
-    this.qps = this.addresses.map((_, port) => this.openQp(port, receiveDepth, sendDepth));
+    this.openQps(receiveDepth, sendDepth);
     for (let slot = 0; slot < portCount * receiveDepth; slot++) this.postReceive(slot);
   }
 
@@ -148,6 +148,18 @@ export class GsiPort implements MadPort {
       source: grh.source,
       destination: grh.destination,
     };
+  }
+
+  /** All or none: what was made before a failure is given back. */
+  private openQps(maxRecvWr: number, maxSendWr: number): void {
+    try {
+      for (let port = 0; port < this.addresses.length; port++) {
+        this.qps.push(this.openQp(port, maxRecvWr, maxSendWr));
+      }
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   private openQp(port: number, maxRecvWr: number, maxSendWr: number): QueuePair {
