@@ -18,13 +18,15 @@ export interface ConnectOptions {
   /** At most 56 bytes (UDP port space: 180). */
   readonly privateData?: Uint8Array;
   /**
-   * READs and atomics of the peer that we serve at a time, 0 .. the device's limit; default 16. With 0
-   * the queue pair allows remote writes only.
+   * READs and atomics of the peer that we serve at a time, 0 .. the device's limit; default 16.
+   * With 0 the queue pair allows remote writes only.
    */
   readonly responderResources?: number;
   /** Own READs and atomics that can be outstanding, 0 .. the device's limit; default 16. */
   readonly initiatorDepth?: number;
-  /** Timeouts and sequence NAKs in a row before a request fails, for both sides; 0 .. 7, default 7. */
+  /**
+   * Timeouts and sequence NAKs in a row before a request fails, for both sides; 0 .. 7, default 7.
+   */
   readonly retryCount?: number;
   /** RNR NAKs in a row before a request of the *peer* fails; 7, the default, is endless. */
   readonly rnrRetryCount?: number;
@@ -32,8 +34,8 @@ export interface ConnectOptions {
   /** Default and largest: the port's active MTU. */
   readonly pathMtu?: PathMtu;
   /**
-   * Coded local ACK timeout of both sides, 4.096 us * 2^t, 1 .. 31. Default: the connection manager's,
-   * on our side raised to the time that the peer says it takes to acknowledge.
+   * Coded local ACK timeout of both sides, 4.096 us * 2^t, 1 .. 31. Default: the connection
+   * manager's, on our side raised to the time that the peer says it takes to acknowledge.
    */
   readonly ackTimeout?: number;
   /** Gives up (UNREACHABLE) after so long without an answer. */
@@ -43,7 +45,10 @@ export interface ConnectOptions {
 /** READs and atomics each way, where the user does not say. */
 export const RD_ATOMIC_DEFAULT = 16;
 
-/** Sends the REQ of `id`, whose addresses and queue pair are set. @throws FarpageError EINVAL, ENOMEM. */
+/**
+ * Sends the REQ of `id`, whose addresses and queue pair are set. @throws FarpageError EINVAL,
+ * ENOMEM.
+ */
 export function sendReq(engine: CmEngine, id: CmId, options: ConnectOptions): void {
   const { qp } = id;
   if (qp === null) {
@@ -130,7 +135,8 @@ function onFirstRep(engine: CmEngine, connection: Connection, rep: CmRep, from: 
   }
   const stale = table.findQpn(from.source, caGuidHigh, caGuidLow, qpn);
   if (stale !== null) {
-    // The peer's queue pair belongs to a connection that we believe alive (rocev2 facts section 19).
+    // The peer's queue pair belongs to a connection that we believe alive (rocev2 facts section
+    // 19).
     refuse(engine, from, rep.localCommId, REJ_MESSAGE.REP, REJ_REASON.STALE_CONNECTION);
     endStale(engine, stale);
     return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Against what Linux 6.1 did: the captured peer says the same to us, and our answers are laid beside
-// the kernel's. Where they differ it is on purpose, and listed here.
+// Against what Linux 6.1 did: the captured peer says the same to us, and our answers are laid
+// beside the kernel's. Where they differ it is on purpose, and listed here.
 import { describe, expect, it } from "vitest";
 import { readCapture } from "../../test/golden/captures.js";
 import type { IpAddress } from "../base/index.js";
@@ -57,7 +57,9 @@ function madsOf(name: string): CapturedMad[] {
   });
 }
 
-/** Us in the place of one captured host, and an application that accepts and disconnects at once. */
+/**
+ * Us in the place of one captured host, and an application that accepts and disconnects at once.
+ */
 class Stand {
   readonly host: CmHost;
   readonly events: string[] = [];
@@ -135,7 +137,8 @@ class Stand {
 describe("userspace-cm-vs-kernel: 40 REQ variants and other messages", () => {
   // By packet number: what we say where the kernel says something else, and why.
   const deviations = new Map<number, readonly string[]>([
-    // RDMA CM's header names a source without a route back: we have no routes, and it is informative.
+    // RDMA CM's header names a source without a route back: we have no routes, and it is
+    // informative.
     [21, ["REP"]],
     // The primary local GID is a third host's: the kernel tries to reach it.
     [25, ["REJ 12 INVALID_GID of REQ"]],
@@ -186,7 +189,7 @@ describe("userspace-cm-vs-kernel: 40 REQ variants and other messages", () => {
 });
 
 describe("a connection with Linux", () => {
-  it("cm-accept-private-data: the kernel's REQ → our REP is the kernel's but for what is ours", () => {
+  it("cm-accept-private-data: our REP is the kernel's but for what is ours", () => {
     const [req, rep] = madsOf("cm-accept-private-data") as [CapturedMad, CapturedMad];
     const stand = new Stand(req.destination);
     const { serviceIdLow } = (req.mad as CmMad).message as CmReq;

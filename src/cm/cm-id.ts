@@ -28,8 +28,8 @@ export interface ResolveOptions {
 }
 
 /**
- * A communication id (rdma_create_id(3)): at most one exchange with one peer. What happens to it comes
- * as events of its channel. Active: `resolve`, `bindQp`, `connect`. Passive: it comes with a
+ * A communication id (rdma_create_id(3)): at most one exchange with one peer. What happens to it
+ * comes as events of its channel. Active: `resolve`, `bindQp`, `connect`. Passive: it comes with a
  * CONNECT_REQUEST; `bindQp`, post receives, `accept`; or `reject`. At the end: `destroy`.
  */
 export class CmId implements Disposable {
@@ -96,8 +96,8 @@ export class CmId implements Disposable {
   }
 
   /**
-   * Says who will talk to whom (rdma_bind_addr(3), rdma_resolve_addr(3)); nothing is sent, the network
-   * finds the way by itself.
+   * Says who will talk to whom (rdma_bind_addr(3), rdma_resolve_addr(3)); nothing is sent, the
+   * network finds the way by itself.
    * @throws FarpageError EADDRNOTAVAIL when `source` is not an address of this host; EINVAL for
    *   addresses of two families, a bad port, or an id that has begun already.
    */
@@ -124,9 +124,10 @@ export class CmId implements Disposable {
   }
 
   /**
-   * Gives the id its queue pair, which stays the caller's to destroy. A connected one must be in RESET
-   * or INIT; it is moved to INIT, so that receives can be posted before `connect` or `accept`, and by
-   * the exchange to RTS and at the end to ERR. A datagram one is moved to RTS, unless it is there.
+   * Gives the id its queue pair, which stays the caller's to destroy. A connected one must be in
+   * RESET or INIT; it is moved to INIT, so that receives can be posted before `connect` or
+   * `accept`, and by the exchange to RTS and at the end to ERR. A datagram one is moved to RTS,
+   * unless it is there.
    * @throws FarpageError EINVAL when it is of the wrong kind, device or state, or bound already.
    */
   bindQp(qp: QueuePair): void {
@@ -151,8 +152,8 @@ export class CmId implements Disposable {
   /**
    * Asks the peer for a connection (rdma_connect(3)); with the UDP port space, for the queue pair
    * behind its port. ESTABLISHED, REJECTED, UNREACHABLE or CONNECT_ERROR follows.
-   * @throws FarpageError EINVAL when the id is not resolved, has no queue pair or has begun already, or
-   *   an option is out of its range; ENOMEM.
+   * @throws FarpageError EINVAL when the id is not resolved, has no queue pair or has begun
+   *   already, or an option is out of its range; ENOMEM.
    */
   connect(options: ConnectOptions = {}): void {
     this.assertIdle("connect");
@@ -190,8 +191,8 @@ export class CmId implements Disposable {
   }
 
   /**
-   * Ends the connection, in whatever state it is (rdma_disconnect(3)): the queue pair goes to ERR and
-   * flushes, the peer is told. DISCONNECTED follows, unless it has come already. No-op when the
+   * Ends the connection, in whatever state it is (rdma_disconnect(3)): the queue pair goes to ERR
+   * and flushes, the peer is told. DISCONNECTED follows, unless it has come already. No-op when the
    * exchange has ended or never begun.
    */
   disconnect(): void {
@@ -200,9 +201,9 @@ export class CmId implements Disposable {
   }
 
   /**
-   * Ends the id in whatever state it is; no event of it comes after this. The peer is told what fits:
-   * a goodbye goes on being repeated without the id. The queue pair is in ERR afterwards and stays its
-   * owner's. No-op when destroyed already.
+   * Ends the id in whatever state it is; no event of it comes after this. The peer is told what
+   * fits: a goodbye goes on being repeated without the id. The queue pair is in ERR afterwards and
+   * stays its owner's. No-op when destroyed already.
    */
   destroy(): void {
     if (this.isGone) return;

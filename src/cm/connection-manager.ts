@@ -17,8 +17,8 @@ import { onSidrRep, onSidrReq } from "./sidr.js";
 import { onDrep, onDreq, onTimer } from "./teardown.js";
 
 /**
- * One per device: it owns QP1 of every port. In a turn of the loop it is pumped before its users, which
- * then poll their channels; what they post goes out when the device is pumped.
+ * One per device: it owns QP1 of every port. In a turn of the loop it is pumped before its users,
+ * which then poll their channels; what they post goes out when the device is pumped.
  */
 export class ConnectionManager implements Machine, Disposable {
   private readonly engine: CmEngine;
@@ -90,15 +90,17 @@ export class ConnectionManager implements Machine, Disposable {
   }
 
   /**
-   * Closes every channel, which tells every peer goodbye. The goodbyes are on QP1 now: go on pumping
-   * the connection manager and the device until `goodbyeCount` is 0 or one has waited long enough, then
-   * `release`.
+   * Closes every channel, which tells every peer goodbye. The goodbyes are on QP1 now: go on
+   * pumping the connection manager and the device until `goodbyeCount` is 0 or one has waited long
+   * enough, then `release`.
    */
   close(): void {
     for (const channel of [...this.channels]) channel.close();
   }
 
-  /** Gives QP1 and its buffers back, whatever is left. Closes first. No-op when released already. */
+  /**
+   * Gives QP1 and its buffers back, whatever is left. Closes first. No-op when released already.
+   */
   release(): void {
     if (this.isReleased) return;
     this.close();

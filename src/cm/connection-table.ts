@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// How a message finds its connection, and how many a peer may have half open. Messages are matched by
-// comm ids, never by transaction id (rocev2 facts section 17), and always together with the peer's
-// address: ids can be guessed, and a connection's packets come from its two addresses only.
+// How a message finds its connection, and how many a peer may have half open. Messages are matched
+// by comm ids, never by transaction id (rocev2 facts section 17), and always together with the
+// peer's address: ids can be guessed, and a connection's packets come from its two addresses only.
 
 import { assert, type IpAddress } from "../base/index.js";
 import type { Connection } from "./connection.js";
@@ -98,7 +98,9 @@ export class ConnectionTable {
     this.byCommId.delete(connection.localCommId);
   }
 
-  /** @returns the oldest lingering connection when there are now more than `countMax`, else null. */
+  /**
+   * @returns the oldest lingering connection when there are now more than `countMax`, else null.
+   */
   addLingering(connection: Connection, countMax: number): Connection | null {
     this.lingering.add(connection);
     if (this.lingering.size <= countMax) return null;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a connection manager counts. A message that changes nothing is dropped for exactly one reason.
+// What a connection manager counts. A message that changes nothing is dropped for exactly one
+// reason.
 
 /** Why a received MAD was dropped without an answer. */
 export const CM_DROPS = [

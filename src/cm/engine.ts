@@ -165,7 +165,9 @@ export class CmEngine {
     this.count(this.port.send(to.devicePort, to.source, 0, mad));
   }
 
-  /** Waits for the service time that the peer's MRA asks for, within the bounds of `mraWaitNsMax`. */
+  /**
+   * Waits for the service time that the peer's MRA asks for, within the bounds of `mraWaitNsMax`.
+   */
   extend(connection: Connection, serviceTimeout: number): void {
     const untilNs = this.nowNs + codedTimeNs(serviceTimeout) + this.tuning.repeatNsMin;
     const timerNs = Math.min(untilNs, Math.max(connection.mraLimitNs, connection.giveUpNs));
@@ -282,7 +284,9 @@ export class CmEngine {
     assert(this.table.lingerCount <= this.tuning.lingerCountMax, "lingering ones are bounded");
   }
 
-  /** (Re)starts the clock of what has just been sent: repetitions, and giving up after `budgetNs`. */
+  /**
+   * (Re)starts the clock of what has just been sent: repetitions, and giving up after `budgetNs`.
+   */
   private startClock(connection: Connection, budgetNs: number): void {
     connection.budgetNs = budgetNs;
     if (this.isPumping) {

@@ -11,8 +11,8 @@ import { ephemeralPort, Listener, type ListenOptions } from "./listener.js";
 const PORT_DRAWS_MAX = 256;
 
 /**
- * A user's part of the connection manager. Events wait here until they are polled; an id has at most
- * four in its life, so that the queue is bounded by the number of ids.
+ * A user's part of the connection manager. Events wait here until they are polled; an id has at
+ * most four in its life, so that the queue is bounded by the number of ids.
  */
 export class EventChannel implements Disposable {
   private readonly engine: CmEngine;
@@ -35,7 +35,9 @@ export class EventChannel implements Disposable {
     return this.ids.size;
   }
 
-  /** The next event, oldest first, or null (rdma_get_cm_event(3)). Nothing needs to be acknowledged. */
+  /**
+   * The next event, oldest first, or null (rdma_get_cm_event(3)). Nothing needs to be acknowledged.
+   */
   poll(): CmEvent | null {
     for (;;) {
       const event = this.events[this.head];
@@ -55,8 +57,8 @@ export class EventChannel implements Disposable {
 
   /**
    * Waits for peers at an address and port (rdma_listen(3)).
-   * @throws FarpageError EADDRINUSE when somebody else waits there; EADDRNOTAVAIL when the address is
-   *   not one of this host; EINVAL for a port or backlog that is none, or a closed channel.
+   * @throws FarpageError EADDRINUSE when somebody else waits there; EADDRNOTAVAIL when the address
+   *   is not one of this host; EINVAL for a port or backlog that is none, or a closed channel.
    */
   listen(options: ListenOptions): Listener {
     this.assertOpen();

@@ -7,12 +7,14 @@ import type { CmId, Listener } from "./index.js";
 export type PortSpace = "TCP" | "UDP";
 
 /**
- * - `CONNECT_REQUEST`: a peer asks; answer with `id.accept` or `id.reject` (`id` is new, `listener` says whose).
+ * - `CONNECT_REQUEST`: a peer asks; answer with `id.accept` or `id.reject` (`id` is new, `listener`
+ *   says whose).
  * - `ESTABLISHED`: the connection is up on this side (UDP: `remoteQpn` and `remoteQkey` are known).
  * - `REJECTED`: the peer said no; `status` is the REJ reason, `privateData` the peer's.
  * - `UNREACHABLE`: no answer in time; `status` is ETIMEDOUT.
  * - `CONNECT_ERROR`: an answer came, but this side could not use it; `status` is an errno.
- * - `DISCONNECTED`: the connection is over: the peer left, or answered our `disconnect`; `status` is 0 or ETIMEDOUT.
+ * - `DISCONNECTED`: the connection is over: the peer left, or answered our `disconnect`; `status`
+ *   is 0 or ETIMEDOUT.
  * - `TIMEWAIT_EXIT`: no packet of the old connection can arrive any more.
  */
 export type CmEventType =
@@ -30,7 +32,10 @@ export interface CmEvent {
   /** CONNECT_REQUEST: the listener that the request reached; else null. */
   readonly listener: Listener | null;
   readonly status: number;
-  /** The message's whole private data field, zero padded (its sent length is not on the wire); else empty. */
+  /**
+   * The message's whole private data field, zero padded (its sent length is not on the wire); else
+   * empty.
+   */
   readonly privateData: Uint8Array;
   /** CONNECT_REQUEST, ESTABLISHED: READs and atomics that the peer wants this side to serve. */
   readonly responderResources: number;

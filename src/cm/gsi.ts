@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// QP1 of every port of the device, as the connection manager's way to send and receive MADs (IBTA vol1
-// §13.5; rocev2 facts section 17). All buffers are registered once.
+// QP1 of every port of the device, as the connection manager's way to send and receive MADs (IBTA
+// vol1 §13.5; rocev2 facts section 17). All buffers are registered once.
 
 import {
   assert,

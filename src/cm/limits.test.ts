@@ -35,7 +35,7 @@ describe("bounds", () => {
     script.expect({ events: ["CONNECT_REQUEST"] });
   });
 
-  it("a flood from forged addresses → no more than halfOpenMax; room again when they are answered", () => {
+  it("a flood from forged addresses → no more than halfOpenMax, until they are answered", () => {
     const script = new Script({ halfOpenMax: 20 });
     script.channel.listen({ address: null, port: PORT, backlog: 1000 });
     const forged = (i: number) => IpAddress.v4(0x0a00_0000 + i);

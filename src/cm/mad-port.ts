@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Where the connection manager's messages come from and go to: QP1 in earnest (gsi.ts), anything else
-// in a test.
+// Where the connection manager's messages come from and go to: QP1 in earnest (gsi.ts), anything
+// else in a test.
 
 import type { IpAddress } from "../base/index.js";
 

@@ -186,7 +186,9 @@ export function sidrRepOf(
   };
 }
 
-/** A REJ of a message with the sender's comm id `remoteCommId`, to be answered without a connection. */
+/**
+ * A REJ of a message with the sender's comm id `remoteCommId`, to be answered without a connection.
+ */
 export function rejOf(
   remoteCommId: number,
   rejected: number,

@@ -263,7 +263,7 @@ describe("others", () => {
     expect([a.lastEvent?.type, a.lastEvent?.status]).toEqual(["REJECTED", 8]);
   });
 
-  it("a server that is killed and comes back → the stale connection is noticed, a new one works", () => {
+  it("a server that is killed and comes back → the stale connection ends, a new one works", () => {
     const { world, a, b, addressB } = stage(4);
     a.connect(addressB);
     world.run(100 * MS, () => b.log.includes("ESTABLISHED"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a connection manager is made of, with our defaults. Coded times are the CM's: code c stands for
-// 4.096 us * 2^c, about 2^(c - 8) ms (IBTA vol1 §12.7.2; rocev2 facts section 19).
+// What a connection manager is made of, with our defaults. Coded times are the CM's: code c stands
+// for 4.096 us * 2^c, about 2^(c - 8) ms (IBTA vol1 §12.7.2; rocev2 facts section 19).
 
 import { FarpageError, type MemorySource, type Random } from "../base/index.js";
 import type { Context } from "../verbs/index.js";
@@ -19,8 +19,8 @@ export interface ConnectionManagerOptions extends Partial<CmTuning> {
 /** Everything that can be tuned; durations in nanoseconds. */
 export interface CmTuning {
   /**
-   * The CA GUID, two 32-bit halves: with a comm id it names a connection for ever. Default random per
-   * connection manager, so that a restarted host never looks like its former self.
+   * The CA GUID, two 32-bit halves: with a comm id it names a connection for ever. Default random
+   * per connection manager, so that a restarted host never looks like its former self.
    */
   readonly caGuid: { readonly high: number; readonly low: number };
   /** First repetition of an unanswered message; doubles up to `repeatNsMax`. */

@@ -316,7 +316,7 @@ describe("the passive side", () => {
     expect(() => id.accept()).toThrow(/no request to answer: it is in ANSWERED/);
   });
 
-  it("the peer gives up (REJ 4 by GUID and comm id) → REJECTED; a late copy of its REQ is refused", () => {
+  it("the peer gives up (REJ 4, GUID and comm id) → REJECTED; a late REQ of it is refused", () => {
     const script = new Script();
     const id = script.requested();
     const information = new Uint8Array(8);

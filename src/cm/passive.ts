@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The passive side of a connection: REQ in, REP out, RTU or data in (IBTA vol1 §12.9.7; what a REQ must
-// pass: rocev2 facts section 20).
+// The passive side of a connection: REQ in, REP out, RTU or data in (IBTA vol1 §12.9.7; what a REQ
+// must pass: rocev2 facts section 20).
 
 import { FarpageError, type IpAddress } from "../base/index.js";
 import type { PathMtu } from "../verbs/index.js";
@@ -36,8 +36,8 @@ export interface AcceptOptions {
   /** At most 196 bytes (UDP port space: 136). */
   readonly privateData?: Uint8Array;
   /**
-   * READs and atomics of the peer that we serve at a time. Default: what the peer asks for, at most 16.
-   * With 0 the queue pair allows remote writes only.
+   * READs and atomics of the peer that we serve at a time. Default: what the peer asks for, at most
+   * 16. With 0 the queue pair allows remote writes only.
    */
   readonly responderResources?: number;
   /** Own READs and atomics outstanding; never more than the peer serves. Default likewise. */
@@ -46,8 +46,8 @@ export interface AcceptOptions {
   readonly rnrRetryCount?: number;
   readonly flowControl?: boolean;
   /**
-   * Coded local ACK timeout of our side, 4.096 us * 2^t, 1 .. 31. Default: the REQ's, but no longer than
-   * the connection manager's (Linux asks for 2.15 s) and no shorter than 4 ms.
+   * Coded local ACK timeout of our side, 4.096 us * 2^t, 1 .. 31. Default: the REQ's, but no longer
+   * than the connection manager's (Linux asks for 2.15 s) and no shorter than 4 ms.
    */
   readonly ackTimeout?: number;
 }
@@ -134,9 +134,9 @@ function onStaleReq(engine: CmEngine, stale: Connection, req: CmReq, from: Sende
 /**
  * Checks the path between the two ports; refuses the REQ when it is none.
  *
- * DEVIATION: Linux does not compare the primary local GID with the packet's source, so that a REQ can
- * make it send its REPs to a third host; and it takes MTUs that its own link does not carry. Both are
- * refused here (tests "primary local GID", "MTU").
+ * DEVIATION: Linux does not compare the primary local GID with the packet's source, so that a REQ
+ * can make it send its REPs to a third host; and it takes MTUs that its own link does not carry.
+ * Both are refused here (tests "primary local GID", "MTU").
  */
 function checkPath(engine: CmEngine, req: CmReq, from: Sender): boolean {
   const { primary, alternate } = req;

@@ -23,7 +23,9 @@ export function moveDatagramToRts(qp: QueuePair, devicePort: number, sendPsn: nu
   qp.modifyQp({ state: QP_STATE.RTS, sqPsn: sendPsn });
 }
 
-/** Moves a queue pair from INIT to RTS with what both sides agreed on. @throws FarpageError EINVAL. */
+/**
+ * Moves a queue pair from INIT to RTS with what both sides agreed on. @throws FarpageError EINVAL.
+ */
 export function moveToRts(qp: QueuePair, connection: Connection, minRnrTimer: number): void {
   const { agreement, devicePort, remoteAddress, trafficClass } = connection;
   const flow = qp.context.device.flow(devicePort, remoteAddress, trafficClass);
@@ -57,9 +59,9 @@ export function moveToErr(qp: QueuePair): void {
 }
 
 /**
- * The coded ACK timeout of the active side: from the path's life time and the time that the peer takes
- * to acknowledge, as Linux reckons (rocev2 facts section 19), but never more than `ACK_TIMEOUT_MAX`,
- * whatever a peer says.
+ * The coded ACK timeout of the active side: from the path's life time and the time that the peer
+ * takes to acknowledge, as Linux reckons (rocev2 facts section 19), but never more than
+ * `ACK_TIMEOUT_MAX`, whatever a peer says.
  * @param own what our REQ said: the path's life time + 1.
  */
 export function ackTimeoutOf(targetAckDelay: number, own: number): number {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What the tests of this room stand on: a connection manager whose QP1 is a list in memory, with a peer
-// that says exactly what the test tells it to. Everything that the manager sends or raises is one line
-// of text, and what a test does not list fails it.
+// What the tests of this room stand on: a connection manager whose QP1 is a list in memory, with a
+// peer that says exactly what the test tells it to. Everything that the manager sends or raises is
+// one line of text, and what a test does not list fails it.
 
 import { expect } from "vitest";
 import { HeapMemorySource, IpAddress, SeededRandom } from "../base/index.js";
@@ -275,11 +275,13 @@ export const NOTHING = new Uint8Array(0);
 
 const REJECTED = ["REQ", "REP", "OTHER"];
 
+const rejText = (reason: number) => `${reason} ${rejReasonName(reason)}`;
+
 /** A message as one line. */
 export function textOf(message: CmMessage): string {
   switch (message.kind) {
     case "REJ":
-      return `REJ ${message.reason} ${rejReasonName(message.reason)} of ${REJECTED[message.rejected]}`;
+      return `REJ ${rejText(message.reason)} of ${REJECTED[message.rejected]}`;
     case "MRA":
       return `MRA of ${REJECTED[message.acknowledged]}`;
     case "SIDR_REP":

@@ -85,7 +85,7 @@ describe("SIDR, active", () => {
 });
 
 describe("SIDR, passive", () => {
-  it("accept → SIDR_REP with the queue pair in RTS; a request that comes again gets it again", () => {
+  it("accept → SIDR_REP, the queue pair in RTS; a request that comes again gets it again", () => {
     const script = new Script();
     const id = asked(script);
     script.say(sidrReqFrom(), { transaction: 5 });
@@ -126,7 +126,7 @@ describe("SIDR, passive", () => {
     script.expect({ sent: ["SIDR_REP 0"] });
   });
 
-  it("reject → status 2; nobody listens or the TCP port space → 1; a bad header or P_Key → 2", () => {
+  it("reject → status 2; nobody listens, or another port space → 1; a bad header → 2", () => {
     const script = new Script();
     asked(script).reject();
     script.pump();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Resolving a UDP port to a datagram queue pair: SIDR_REQ out, SIDR_REP in, no further messages (IBTA
-// vol1 §12.11; rocev2 facts section 19).
+// Resolving a UDP port to a datagram queue pair: SIDR_REQ out, SIDR_REP in, no further messages
+// (IBTA vol1 §12.11; rocev2 facts section 19).
 
 import { FarpageError } from "../base/index.js";
 import {

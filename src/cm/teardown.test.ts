@@ -353,7 +353,7 @@ describe("channels and listeners", () => {
     expect(channel.listen({ address: null, port: free.port }).port).toBe(free.port);
   });
 
-  it("a REP after the listener's process has answered twice → one queue pair, one connection", () => {
+  it("a REP that comes twice → one RTU each, one connection", () => {
     const script = new Script();
     const id = script.connected();
     script.say(repTo({ ...reqFrom(), localCommId: peerIds(id).remoteCommId }));

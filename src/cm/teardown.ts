@@ -12,8 +12,8 @@ import { answerSidr } from "./sidr.js";
 const NO_DATA = new Uint8Array(0);
 
 /**
- * Ends what the connection is doing, with the message that fits its state; nothing happens to one that
- * is over. The connection may live on by itself, to repeat that message or to rest.
+ * Ends what the connection is doing, with the message that fits its state; nothing happens to one
+ * that is over. The connection may live on by itself, to repeat that message or to rest.
  */
 export function endConnection(engine: CmEngine, connection: Connection): void {
   engine.failQp(connection);

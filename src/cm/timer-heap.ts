@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Deadlines of connections, earliest first: an indexed binary min-heap, so that moving or clearing one
-// costs O(log n) and asking for the earliest costs nothing. The lane asks on every turn.
+// Deadlines of connections, earliest first: an indexed binary min-heap, so that moving or clearing
+// one costs O(log n) and asking for the earliest costs nothing. The lane asks on every turn.
 
 import { assert } from "../base/index.js";
 
-/** What the heap holds. The two fields belong to the heap; set them to these values at construction. */
+/**
+ * What the heap holds. The two fields belong to the heap; set them to these values at construction.
+ */
 export interface Timed {
   /** When it fires, monotonic nanoseconds; `Infinity` while it is not in the heap. */
   timerNs: number;

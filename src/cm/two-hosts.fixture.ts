@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Two hosts for the convergence tests: two connection managers and a pipe that loses, repeats, reorders and delays their MADs, by seed. What
-// must hold: both applications always learn how it ended, both agree, and nothing is left.
+// Two hosts for the convergence tests: two connection managers and a pipe that loses, repeats,
+// reorders and delays their MADs, by seed. What must hold: both applications always learn how it
+// ended, both agree, and nothing is left.
 import { expect } from "vitest";
 import { IpAddress, type Random, randomBelow, SeededRandom } from "../base/index.js";
 import { QP_STATE } from "../verbs/index.js";

@@ -16,7 +16,8 @@ export interface AddressHandleOptions {
 
 /**
  * An address handle (ibv_create_ah(3)): the `destination` of UD sends, and the `addressVector` of a
- * connected queue pair. The queue pair or request copies it, so it can be destroyed right after use.
+ * connected queue pair. The queue pair or request copies it, so it can be destroyed right after
+ * use.
  */
 export class AddressHandle extends VerbsObject implements Destination {
   readonly pd: ProtectionDomain;

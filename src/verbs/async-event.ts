@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Events of a device that no work request is to blame for (ibv_get_async_event(3)). The device has one
-// queue of them; here they are given to the contexts whose objects they concern.
+// Events of a device that no work request is to blame for (ibv_get_async_event(3)). The device has
+// one queue of them; here they are given to the contexts whose objects they concern.
 
 import {
   type CqCore,

@@ -6,9 +6,9 @@ import type { Context } from "./context.js";
 import { type HandleTable, VerbsObject } from "./verbs-object.js";
 
 /**
- * A completion queue: ibv_create_cq(3). It must hold every completion that can be outstanding on the
- * queue pairs that use it; when one does not fit, those queue pairs go to ERR and the context gets
- * `CQ_ERR` (ibv_get_async_event(3)).
+ * A completion queue: ibv_create_cq(3). It must hold every completion that can be outstanding on
+ * the queue pairs that use it; when one does not fit, those queue pairs go to ERR and the context
+ * gets `CQ_ERR` (ibv_get_async_event(3)).
  */
 export class CompletionQueue extends VerbsObject {
   readonly context: Context;
@@ -38,8 +38,8 @@ export class CompletionQueue extends VerbsObject {
   }
 
   /**
-   * Takes the oldest completions (ibv_poll_cq(3)) into `into[0 ..]`, objects that the caller keeps and
-   * reuses; every field of each is set. Allocates nothing.
+   * Takes the oldest completions (ibv_poll_cq(3)) into `into[0 ..]`, objects that the caller keeps
+   * and reuses; every field of each is set. Allocates nothing.
    * @param countMax at most so many; default all of `into`.
    * @returns how many were taken, 0 when there were none.
    */
@@ -54,7 +54,8 @@ export class CompletionQueue extends VerbsObject {
    * Asks for one call of `listener` at the next completion (ibv_req_notify_cq(3)). Completions that
    * are in the queue already do not count: request, then poll once more.
    *
-   * The listener runs while the device is pumped: it may poll and post, and must not drive the device.
+   * The listener runs while the device is pumped: it may poll and post, and must not drive the
+   * device.
    * @param solicitedOnly only for a receive whose sender asked for it (SOLICITED), or an error.
    * @throws FarpageError EBADF when the queue was destroyed.
    */

@@ -26,9 +26,9 @@ export interface ContextOptions {
 }
 
 /**
- * An open device (ibv_open_device(3)): what a uverbs file is in Linux. It holds the handles of every
- * object made through it, and closing it closes them all. Contexts of one device know nothing of each
- * other.
+ * An open device (ibv_open_device(3)): what a uverbs file is in Linux. It holds the handles of
+ * every object made through it, and closing it closes them all. Contexts of one device know nothing
+ * of each other.
  */
 export class Context implements Disposable {
   readonly device: Device;
@@ -113,8 +113,8 @@ export class Context implements Disposable {
   }
 
   /**
-   * The oldest event of this context's objects that no request tells of (ibv_get_async_event(3)), or
-   * null. At most 1,024 wait; further ones are lost.
+   * The oldest event of this context's objects that no request tells of (ibv_get_async_event(3)),
+   * or null. At most 1,024 wait; further ones are lost.
    */
   pollAsyncEvent(): AsyncEvent | null {
     this.router.drain();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The rules of handles against a model that is too simple to be wrong: a list of objects, each with the
-// list of those that it needs.
+// The rules of handles against a model that is too simple to be wrong: a list of objects, each with
+// the list of those that it needs.
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { HeapMemorySource } from "../base/index.js";

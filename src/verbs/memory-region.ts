@@ -22,7 +22,9 @@ export interface RegisterOptions {
  */
 export class MemoryRegion extends VerbsObject {
   readonly pd: ProtectionDomain;
-  /** The region's number in the device: what REG_MR takes as `regionIndex`. -1 once deregistered. */
+  /**
+   * The region's number in the device: what REG_MR takes as `regionIndex`. -1 once deregistered.
+   */
   regionIndex: number;
   /** Made by `allocMr`. */
   readonly isFast: boolean;
@@ -87,15 +89,15 @@ export class MemoryRegion extends VerbsObject {
   }
 
   /**
-   * Opens a region of `allocMr` at once, under a fresh unpredictable key: what a REG_MR work request
-   * does in its turn of a send queue. A kernel's device can't do this; one in software can, and saves
-   * its user a work request per registration. Allocates nothing.
+   * Opens a region of `allocMr` at once, under a fresh unpredictable key: what a REG_MR work
+   * request does in its turn of a send queue. A kernel's device can't do this; one in software can,
+   * and saves its user a work request per registration. Allocates nothing.
    * @param base a region of `registerMr` of the same protection domain, in which the range lies.
    * @param address local address of the first byte; `length` bytes, 0 or more.
    * @param access `ACCESS` bits; LOCAL_WRITE needs the base to have it.
    * @returns the key.
-   * @throws FarpageError EINVAL for a range, rights or base that do not fit, or a region that is open
-   *   already (`invalidate` first); EBADF when deregistered.
+   * @throws FarpageError EINVAL for a range, rights or base that do not fit, or a region that is
+   *   open already (`invalidate` first); EBADF when deregistered.
    */
   fastRegister(base: MemoryRegion, address: number, length: number, access: number): number {
     const key = this.freshKey();
@@ -108,8 +110,8 @@ export class MemoryRegion extends VerbsObject {
   }
 
   /**
-   * Closes a region of `allocMr` at once: what LOCAL_INV does in its turn. A packet that arrives later
-   * is refused. Only for keys that no posted work request of this host uses.
+   * Closes a region of `allocMr` at once: what LOCAL_INV does in its turn. A packet that arrives
+   * later is refused. Only for keys that no posted work request of this host uses.
    * @returns false when it was closed already, by a peer's SEND with invalidate for instance.
    */
   invalidate(): boolean {

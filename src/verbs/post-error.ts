@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Why a work request was refused. The device says only EINVAL or ENOMEM, since the way there is hot;
-// these functions look again, at leisure, for the sentence that the error carries.
+// Why a work request was refused. The device says only EINVAL or ENOMEM, since the way there is
+// hot; these functions look again, at leisure, for the sentence that the error carries.
 
 import { ERRNO, FarpageError } from "../base/index.js";
 import {
@@ -118,8 +118,8 @@ function connectedFault(qp: QueuePair, wr: SendWorkRequest, opcode: string): str
       return "LOCAL_INV has no scatter/gather entries; the key stands in invalidateKey";
     case WR_OPCODE.REG_MR:
       return (
-        "REG_MR has no scatter/gather entries; the range, the lkey of the ordinary region in which " +
-        "it lies and the new key have fields of their own"
+        "REG_MR has no scatter/gather entries; the range, the lkey of the ordinary region in " +
+        "which it lies and the new key have fields of their own"
       );
     case WR_OPCODE.RDMA_READ:
       return depthFault(qp, opcode) ?? inlineFault(qp, wr, length) ?? "the request is not valid";

@@ -11,8 +11,8 @@ import { SharedReceiveQueue, type SharedReceiveQueueOptions } from "./shared-rec
 import { type HandleTable, VerbsObject } from "./verbs-object.js";
 
 /**
- * A protection domain (ibv_alloc_pd(3)): a queue pair reaches only the memory regions of its own, and
- * so do its peers.
+ * A protection domain (ibv_alloc_pd(3)): a queue pair reaches only the memory regions of its own,
+ * and so do its peers.
  */
 export class ProtectionDomain extends VerbsObject {
   readonly context: Context;
@@ -30,8 +30,8 @@ export class ProtectionDomain extends VerbsObject {
 
   /**
    * Registers memory (ibv_reg_mr(3)). The memory must not be freed before `deregister`.
-   * @throws FarpageError EINVAL for a range outside the memory or rights that need LOCAL_WRITE; ENOMEM
-   *   when the device has no region left; EBADF.
+   * @throws FarpageError EINVAL for a range outside the memory or rights that need LOCAL_WRITE;
+   *   ENOMEM when the device has no region left; EBADF.
    */
   registerMr(memory: Memory, options: RegisterOptions = {}): MemoryRegion {
     this.assertReady();
@@ -89,8 +89,8 @@ export class ProtectionDomain extends VerbsObject {
 
   /**
    * Makes an address handle (ibv_create_ah(3)).
-   * @throws FarpageError EINVAL for a port that the device does not have, a traffic class that is no
-   *   byte, or a destination of another address family than the port's; ENOMEM, EBADF.
+   * @throws FarpageError EINVAL for a port that the device does not have, a traffic class that is
+   *   no byte, or a destination of another address family than the port's; ENOMEM, EBADF.
    */
   createAh(options: AddressHandleOptions): AddressHandle {
     this.assertReady();
@@ -100,7 +100,8 @@ export class ProtectionDomain extends VerbsObject {
     if (source.family !== destination.family) {
       throw new FarpageError(
         "EINVAL",
-        `port ${port} has the address ${source} and can't send to ${destination}: not of one family`,
+        `port ${port} has the address ${source} and can't send to ${destination}: ` +
+          "not of one family",
       );
     }
     checkDepth("trafficClass", trafficClass, 0, 255);

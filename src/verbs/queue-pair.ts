@@ -26,7 +26,9 @@ export interface QueuePairOptions {
   /** Where sends and receives complete; may be the same. Of the same context. */
   readonly sendCq: CompletionQueue;
   readonly recvCq: CompletionQueue;
-  /** Receives come from here; the queue pair then has no receive queue of its own. Of the same PD. */
+  /**
+   * Receives come from here; the queue pair then has no receive queue of its own. Of the same PD.
+   */
   readonly srq?: SharedReceiveQueue;
   /** Requests that can be posted and not completed at a time, 0 .. `DeviceAttributes.maxQpWr`. */
   readonly maxSendWr: number;
@@ -44,8 +46,8 @@ export interface QueuePairOptions {
 export type QpAttributeValues = ReturnType<QpCore["query"]>;
 
 /**
- * A queue pair. Requests of one queue complete in the order in which they were posted; a queue pair in
- * ERR completes everything with WR_FLUSH_ERR.
+ * A queue pair. Requests of one queue complete in the order in which they were posted; a queue pair
+ * in ERR completes everything with WR_FLUSH_ERR.
  */
 export class QueuePair extends VerbsObject {
   readonly context: Context;
@@ -142,10 +144,11 @@ export class QueuePair extends VerbsObject {
   }
 
   /**
-   * Posts a send, RDMA, atomic or memory request (ibv_post_send(3)). The request is copied; the memory
-   * that its entries name is the device's until it has completed (INLINE: copied too).
-   * @throws FarpageError ENOMEM when the queue is full; EINVAL, saying why, for a request that can't be
-   *   valid or a state that takes none. One that turns out wrong later completes with its status.
+   * Posts a send, RDMA, atomic or memory request (ibv_post_send(3)). The request is copied; the
+   * memory that its entries name is the device's until it has completed (INLINE: copied too).
+   * @throws FarpageError ENOMEM when the queue is full; EINVAL, saying why, for a request that
+   *   can't be valid or a state that takes none. One that turns out wrong later completes with its
+   *   status.
    */
   postSend(wr: SendWorkRequest): void {
     this.assertOpen();
@@ -159,8 +162,8 @@ export class QueuePair extends VerbsObject {
   }
 
   /**
-   * Posts a receive (ibv_post_recv(3)); allowed from INIT on. Receives of UD need 40 bytes more than
-   * the datagram, for the GRH.
+   * Posts a receive (ibv_post_recv(3)); allowed from INIT on. Receives of UD need 40 bytes more
+   * than the datagram, for the GRH.
    * @throws FarpageError ENOMEM, EINVAL as `postSend`.
    */
   postRecv(wr: RecvWorkRequest): void {

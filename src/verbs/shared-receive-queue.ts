@@ -14,7 +14,10 @@ export interface SharedReceiveQueueOptions {
   readonly maxSge?: number;
 }
 
-/** A shared receive queue (ibv_create_srq(3)): receives that several queue pairs of one PD take from. */
+/**
+ * A shared receive queue (ibv_create_srq(3)): receives that several queue pairs of one PD take
+ * from.
+ */
 export class SharedReceiveQueue extends VerbsObject {
   readonly pd: ProtectionDomain;
   /** Internal: the device's part. */
@@ -52,8 +55,8 @@ export class SharedReceiveQueue extends VerbsObject {
   }
 
   /**
-   * Asks for one `SRQ_LIMIT_REACHED` event of the context when fewer than `limit` receives are left;
-   * 0 asks for none (ibv_modify_srq(3)).
+   * Asks for one `SRQ_LIMIT_REACHED` event of the context when fewer than `limit` receives are
+   * left; 0 asks for none (ibv_modify_srq(3)).
    * @throws FarpageError EINVAL, EBADF.
    */
   armLimit(limit: number): void {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Handles and the rules of their lives, the same for every kind of object (IBTA vol1 §11.2; the uverbs
-// model of Linux). A handle lives in the table of exactly one context. The table is closed under
-// dependency: an object's parents are in it as long as the object is, so that a parent with children
-// can't be closed (EBUSY) and closing everything, newest first, always succeeds.
+// Handles and the rules of their lives, the same for every kind of object (IBTA vol1 §11.2; the
+// uverbs model of Linux). A handle lives in the table of exactly one context. The table is closed
+// under dependency: an object's parents are in it as long as the object is, so that a parent with
+// children can't be closed (EBUSY) and closing everything, newest first, always succeeds.
 
 import { assert, FarpageError } from "../base/index.js";
 
@@ -101,12 +101,15 @@ export class HandleTable {
     return this.objects.size;
   }
 
-  /** @throws FarpageError ENOMEM when a further handle would not fit. Call before making anything. */
+  /**
+   * @throws FarpageError ENOMEM when a further handle would not fit. Call before making anything.
+   */
   assertRoom(): void {
     if (this.objects.size < this.countMax) return;
     throw new FarpageError(
       "ENOMEM",
-      `this context holds all the ${this.countMax} objects it may; close some or raise handleCountMax`,
+      `this context holds all the ${this.countMax} objects it may; ` +
+        "close some or raise handleCountMax",
     );
   }
 
@@ -130,7 +133,10 @@ export class HandleTable {
     return more > 0 ? `${named} and ${more} more` : named;
   }
 
-  /** Closes everything. Children are always younger than their parents, so newest first is bottom-up. */
+  /**
+   * Closes everything. Children are always younger than their parents, so newest first is
+   * bottom-up.
+   */
   closeAll(): void {
     for (const object of [...this.objects.values()].reverse()) object.closeHandle();
     assert(this.objects.size === 0, "a closed context holds nothing");

@@ -97,7 +97,8 @@ describe("EBUSY", () => {
       `EBUSY: completion queue ${cq.handle} is in use by queue pair ${qp.handle}; close that first`,
     );
     for (let i = 0; i < 4; i++) pd.allocMr();
-    const names = `memory region ${mr.handle}, queue pair ${qp.handle}, memory region \\d+ and 3 more`;
+    const first = `memory region ${mr.handle}, queue pair ${qp.handle}`;
+    const names = `${first}, memory region \\d+ and 3 more`;
     expect(errorOf(() => pd.dealloc())).toMatch(new RegExp(names));
     qp.destroy();
     cq.destroy();
@@ -170,7 +171,8 @@ describe("modifyQp", () => {
     const qp = createQp();
     const refused = errorOf(() => qp.modifyQp({ state: QP_STATE.INIT, port: 0, qkey: 1 }));
     expect(refused).toBe(
-      `EINVAL: queue pair ${qp.handle}: RESET to INIT: missing pkeyIndex, accessFlags; superfluous qkey`,
+      `EINVAL: queue pair ${qp.handle}: RESET to INIT: ` +
+        "missing pkeyIndex, accessFlags; superfluous qkey",
     );
     expect(errorOf(() => qp.modifyQp({ state: QP_STATE.RTS }))).toMatch(/from RESET to RTS/);
     expect(qp.stateName).toBe("RESET");
@@ -191,7 +193,7 @@ describe("modifyQp", () => {
 describe("posting", () => {
   const recv = (sgeCount = 0) => Object.assign(new RecvWorkRequest(), { sgeCount });
 
-  it("a send that can't be valid → EINVAL from both forms, with a reason from the throwing one", () => {
+  it("a send that can't be valid → EINVAL from both forms, the throwing one says why", () => {
     const { createQp, mr, memory, pd } = makeBench();
     const rc = createQp();
     const ud = createQp({ type: "UD" });
