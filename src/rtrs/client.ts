@@ -244,11 +244,12 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   private take(keepCount: number): ClientRequest | null {
-    if (this.permits === null || this.permits.freeCount <= keepCount) {
+    const { permits } = this;
+    if (permits === null || this.state === "CONNECTING" || permits.freeCount <= keepCount) {
       this.isAwaitingPermit = true;
       return null;
     }
-    const slot = this.slots[this.permits.take()] as ClientSlot;
+    const slot = this.slots[permits.take()] as ClientSlot;
     assert(slot.state === "FREE", "a free permit's slot is free");
     slot.state = "TAKEN";
     slot.request.retry = true;
@@ -319,7 +320,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.path.pump(nowNs);
     if (nowNs >= this.requestDeadlineNs) this.expire();
     this.completeFailing();
-    if (this.isAwaitingPermit && this.permits !== null && this.permits.freeCount > this.reserved) {
+    if (this.isPermitDue()) {
       this.isAwaitingPermit = false;
       this.user.onPermitAvailable();
     }
@@ -334,7 +335,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   private isPermitDue(): boolean {
-    if (!this.isAwaitingPermit || this.permits === null) return false;
+    if (!this.isAwaitingPermit || this.permits === null || this.state === "CONNECTING")
+      return false;
     return this.permits.freeCount > this.reserved;
   }
 

@@ -113,8 +113,14 @@ export class Connection {
       poller.add(this);
     };
     this.heartbeat.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
+    try {
+      id.bindQp(this.qp);
+    } catch (error) {
+      this.qp.destroy();
+      this.cq.destroy();
+      throw error;
+    }
     id.context = this;
-    id.bindQp(this.qp);
     this.cq.requestNotify(false, this.onEvent);
   }
 

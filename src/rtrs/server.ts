@@ -34,6 +34,8 @@ export interface RtrsServerCounters {
 
 /** Connect requests that may wait for an answer. */
 const BACKLOG = 128;
+/** Of an id whose connect request waits for an answer. */
+const REQUEST_STATE = "REQ_RCVD";
 
 export class RtrsServer implements Machine, ServerPathOwner {
   /** Why the path that closed last did so; for logs. */
@@ -200,12 +202,19 @@ export class RtrsServer implements Machine, ServerPathOwner {
   }
 
   private onConnectRequest(event: CmEvent): void {
+    if (event.id.state !== REQUEST_STATE) {
+      // The client has withdrawn its request before we came to it.
+      event.id.destroy();
+      return;
+    }
     const request = decodeRtrsConnectRequest(event.privateData);
     const errno = typeof request === "string" ? ERRNO.ECONNRESET : this.admit(event, request);
     if (errno === 0) return;
     this.refusedCount++;
     const nothing = { queueDepth: 0, ioBytesMax: 0, headerBytesMax: 0, flags: 0 };
-    event.id.reject(encodeRtrsConnectReply({ errno, ...nothing }));
+    if (event.id.state === REQUEST_STATE) {
+      event.id.reject(encodeRtrsConnectReply({ errno, ...nothing }));
+    }
     event.id.destroy();
   }
 
