@@ -2,7 +2,10 @@
 import pino from "pino";
 import type { Log } from "../runtime/index.js";
 
-/** Logs to standard error: JSON lines with `--json`, else plain sentences; warnings alone unless verbose. */
+/**
+ * Logs to standard error: JSON lines with `--json`, else plain sentences; warnings alone unless
+ * verbose.
+ */
 export function createLog(options: { readonly json: boolean; readonly verbose: boolean }): Log {
   const level = options.verbose ? "debug" : "warn";
   if (options.json) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a command tells its user: with `--json` one object a line on standard output and nothing else
-// there, otherwise sentences. Warnings and errors go to standard error in both.
+// What a command tells its user: with `--json` one object a line on standard output and nothing
+// else there, otherwise sentences. Warnings and errors go to standard error in both.
 
 import { FarpageError } from "../base/index.js";
 

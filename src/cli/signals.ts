@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
 /**
- * Waits for SIGINT or SIGTERM, or for `failed`. A second signal while the first is being handled ends
- * the process at once.
+ * Waits for SIGINT or SIGTERM, or for `failed`. A second signal while the first is being handled
+ * ends the process at once.
  * @param options.orStdinEnd also stop when standard input ends: a child's way to notice that the
  *   process which started it is gone, however it went.
  * @returns the signal's name, or "stdin".

@@ -16,7 +16,9 @@ import type { Reporter } from "./reporter.js";
 import { untilSignal } from "./signals.js";
 
 const VOLUME = "disk";
-/** Pairs of loopback addresses that are tried in turn, so that two users of a machine both get one. */
+/**
+ * Pairs of loopback addresses that are tried in turn, so that two users of a machine both get one.
+ */
 const PAIRS_TRIED = 16;
 /** How long the server may take to say that it is ready, and to stop. */
 const CHILD_TIMEOUT_MS = 20_000;
@@ -115,8 +117,8 @@ async function startServer(
 }
 
 /**
- * Starts the server. The server of a former `up` that was killed may need a moment to notice, and holds
- * the file until then.
+ * Starts the server. The server of a former `up` that was killed may need a moment to notice, and
+ * holds the file until then.
  */
 async function spawnServer(
   address: IpAddress,

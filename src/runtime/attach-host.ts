@@ -92,8 +92,9 @@ export class AttachHost {
 
   /**
    * Connects, opens the volume and listens for NBD clients.
-   * @throws FarpageError ETIMEDOUT (server unreachable), ECONNREFUSED (nobody serves there), ENOENT (no
-   *   such volume), EPERM (somebody else writes it), EADDRINUSE, EACCES, and as `Stack.open` does.
+   * @throws FarpageError ETIMEDOUT (server unreachable), ECONNREFUSED (nobody serves there), ENOENT
+   *   (no such volume), EPERM (somebody else writes it), EADDRINUSE, EACCES, and as `Stack.open`
+   *   does.
    */
   static async start(options: AttachHostOptions): Promise<AttachHost> {
     const failure = new Failure();
@@ -125,8 +126,8 @@ export class AttachHost {
   }
 
   /**
-   * Finishes the requests under way, flushes, closes the volume and the session. Where the server is
-   * away, what waits for it is given up after a while, and the log says so.
+   * Finishes the requests under way, flushes, closes the volume and the session. Where the server
+   * is away, what waits for it is given up after a while, and the log says so.
    */
   async close(): Promise<void> {
     this.endpoint.drain();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A reliable connection for people who like promises: thin over a queue pair, its completion queue and
-// its CM id, which are all there to be used directly. The one place where completions become promises.
+// A reliable connection for people who like promises: thin over a queue pair, its completion queue
+// and its CM id, which are all there to be used directly. The one place where completions become
+// promises.
 
 import {
   assert,
@@ -36,7 +37,9 @@ export interface LocalRange {
   readonly length?: number;
 }
 
-/** A place in the peer's memory: any 64-bit address (a number below 2^53, or a bigint), and its key. */
+/**
+ * A place in the peer's memory: any 64-bit address (a number below 2^53, or a bigint), and its key.
+ */
 export interface RemotePlace {
   readonly address: number | bigint;
   readonly rkey: number;
@@ -138,8 +141,8 @@ export class Connection implements Machine, AsyncDisposable {
   /**
    * RDMA WRITE: copies `from` into the peer's memory.
    * @returns when the peer's device has acknowledged it.
-   * @throws FarpageError with a completion status as code (`"REM_ACCESS_ERR"`: the key, the range or the
-   *   rights are wrong), or EINVAL, ENOMEM when it could not be posted.
+   * @throws FarpageError with a completion status as code (`"REM_ACCESS_ERR"`: the key, the range
+   *   or the rights are wrong), or EINVAL, ENOMEM when it could not be posted.
    */
   async write(options: {
     readonly from: LocalRange | MemoryRegion;
@@ -191,8 +194,8 @@ export class Connection implements Machine, AsyncDisposable {
   }
 
   /**
-   * Atomically replaces the 8-byte number at `at` by `swap` where it equals `compare`. `before` as for
-   * `fetchAndAdd`: it tells whether the swap took place.
+   * Atomically replaces the 8-byte number at `at` by `swap` where it equals `compare`. `before` as
+   * for `fetchAndAdd`: it tells whether the swap took place.
    */
   async compareAndSwap(options: {
     readonly at: RemotePlace;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The library's front door: a host on the network, with promises. Everything it returns is thin over
-// the verbs, which are there under their own names (`farpage/verbs`).
+// The library's front door: a host on the network, with promises. Everything it returns is thin
+// over the verbs, which are there under their own names (`farpage/verbs`).
 
 import { FarpageError, IpAddress, type Machine, type Memory } from "../base/index.js";
 import type { CmEvent, CmId, EventChannel, Listener } from "../cm/index.js";
@@ -44,7 +44,8 @@ const NS_PER_MS = 1_000_000;
 
 /**
  * Opens a host on this machine's network.
- * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE or EACCES when an address's port can't be bound, EINVAL.
+ * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE or EACCES when an address's port can't be bound,
+ *   EINVAL.
  */
 export async function openHost(options: HostOptions): Promise<Host> {
   const addresses = options.addresses.map((text) => IpAddress.parse(text));
@@ -91,8 +92,8 @@ export class Host implements AsyncDisposable {
 
   /**
    * Connects to a listener.
-   * @throws FarpageError ECONNREFUSED (rejected; the reason is in the message), ETIMEDOUT (no answer),
-   *   EADDRNOTAVAIL (no local address of that family), EINVAL.
+   * @throws FarpageError ECONNREFUSED (rejected; the reason is in the message), ETIMEDOUT (no
+   *   answer), EADDRNOTAVAIL (no local address of that family), EINVAL.
    */
   async connect(options: ConnectOptions): Promise<Connection> {
     const destination = IpAddress.parse(options.address);

@@ -120,7 +120,10 @@ export class ServerHost {
     }
   }
 
-  /** Finishes the requests under way, ends the sessions, makes everything durable and closes the files. */
+  /**
+   * Finishes the requests under way, ends the sessions, makes everything durable and closes the
+   * files.
+   */
   async close(): Promise<void> {
     this.rtrs.close();
     this.stack.lane.wake();

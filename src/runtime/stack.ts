@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One host's stack on a real network: the floors from the socket to the connection manager, wired to
-// `os/` and run by a lane.
+// One host's stack on a real network: the floors from the socket to the connection manager, wired
+// to `os/` and run by a lane.
 
 import { errnoName, FarpageError, type IpAddress } from "../base/index.js";
 import { BLOCK_OPERATION, type BlockDevice, BlockRequest } from "../block/index.js";
@@ -101,7 +101,10 @@ export class Stack {
     }
   }
 
-  /** Waits, while the lane runs, until `condition` holds or the time is over. @returns whether it holds. */
+  /**
+   * Waits, while the lane runs, until `condition` holds or the time is over. @returns whether it
+   * holds.
+   */
   async until(condition: () => boolean, timeoutMs: number): Promise<boolean> {
     const endMs = performance.now() + timeoutMs;
     while (!condition()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The small languages of the command line: sizes, volumes, RNBD URIs, NBD endpoints. Everything here
-// comes from outside and is refused with EINVAL and the reason.
+// The small languages of the command line: sizes, volumes, RNBD URIs, NBD endpoints. Everything
+// here comes from outside and is refused with EINVAL and the reason.
 
 import { FarpageError, IpAddress } from "../base/index.js";
 
@@ -91,7 +91,9 @@ export function parseVolume(text: string): VolumeSpec {
   return { name, path: rest === "" ? null : rest, sizeBytes, readOnly };
 }
 
-/** RNBD's rules for a device name: 1 .. 254 bytes, no NUL, no ".." (rtrs-rnbd facts, section 13). */
+/**
+ * RNBD's rules for a device name: 1 .. 254 bytes, no NUL, no ".." (rtrs-rnbd facts, section 13).
+ */
 function checkVolumeName(name: string): void {
   const bytes = new TextEncoder().encode(name).length;
   if (name.includes("\0") || name.includes("..") || bytes > 254 || name.startsWith("/")) {

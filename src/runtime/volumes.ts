@@ -21,7 +21,8 @@ const FILE_QUEUE_DEPTH = 64;
 
 /**
  * Opens every volume.
- * @throws FarpageError ENOENT, EACCES, EBUSY (another server has it), EINVAL; nothing stays open then.
+ * @throws FarpageError ENOENT, EACCES, EBUSY (another server has it), EINVAL; nothing stays open
+ *   then.
  */
 export async function openVolumes(
   specs: readonly VolumeSpec[],

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // RNBD messages as Linux 6.1 speaks them, and the additions of 6.8 that travel in the same version
-// (facts page 12, 18): the user messages of RTRS requests, and the responses that a server writes into
-// the data of a READ. Bytes only. Every field is little-endian; a sector is 512 bytes, always.
+// (facts page 12, 18): the user messages of RTRS requests, and the responses that a server writes
+// into the data of a READ. Bytes only. Every field is little-endian; a sector is 512 bytes, always.
 //
-// All are functions on (view, offset). Getters may be called on any bytes that are long enough: what
-// they return is untrusted. Writers zero every byte that has no meaning.
+// All are functions on (view, offset). Getters may be called on any bytes that are long enough:
+// what they return is untrusted. Writers zero every byte that has no meaning.
 
 import { decodeUtf8, encodeUtf8 } from "../base/index.js";
 
@@ -157,16 +157,16 @@ export interface RnbdOpenResponse {
   readonly cachePolicy: number;
   /**
    * Names the cache that acknowledged, unflushed writes live in; 0 where the server doesn't say.
-   * DEVIATION: bytes 46..53 are reserved in Linux, which sends zeroes and ignores them. What a client
-   * does with it is told in rnbd/rnbd-device.ts.
+   * DEVIATION: bytes 46..53 are reserved in Linux, which sends zeroes and ignores them. What a
+   * client does with it is told in rnbd/rnbd-device.ts.
    */
   readonly epochHigh: number;
   readonly epochLow: number;
 }
 
 /**
- * Reads an OPEN_RSP at `offset`; null where its type is wrong or its size no number below 2^53 sectors.
- * (Linux checks neither.)
+ * Reads an OPEN_RSP at `offset`; null where its type is wrong or its size no number below 2^53
+ * sectors. (Linux checks neither.)
  */
 export function readRnbdOpenResponse(view: DataView, offset: number): RnbdOpenResponse | null {
   const sectorsHigh = view.getUint32(offset + 12, true);
@@ -218,7 +218,8 @@ export function writeRnbdOpenResponse(
 // -------------------------------------------------------------------------------------------- IO
 //
 //   0   type 4             8   first sector, 64 bits      20  bytes that it covers
-//   4   device id         16   rw: flags, operation       24  priority (Linux ioprio), 26..31 padding
+//   4   device id         16   rw: flags, operation       24  priority (Linux ioprio), 26..31
+//   padding
 
 /** The device of an IO or CLOSE message. */
 export function rnbdDeviceId(view: DataView, offset: number): number {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // RTRS messages as Linux 6.1 speaks them: the two messages in CM private data, the two of the info
 // exchange, the headers of requests and replies, and the 32-bit immediate. Bytes only; what they
-// mean to a session is `rtrs/`'s business. Facts: docs/protocols/rtrs.md (sections 2 to 7 of the facts
-// page). Every field is little-endian; the immediate alone is a number that the transport writes
-// in network order.
+// mean to a session is `rtrs/`'s business. Facts: docs/protocols/rtrs.md (sections 2 to 7 of the
+// facts page). Every field is little-endian; the immediate alone is a number that the transport
+// writes in network order.
 //
 // Messages of the control plane are plain objects; headers of the I/O path are functions on
 // (view, offset) that allocate nothing. Decoders never throw: they return a reason instead.
@@ -245,7 +245,9 @@ export function decodeRtrsConnectReply(bytes: Uint8Array): RtrsConnectReply | Rt
 
 // ------------------------------------------------------------------------------- info exchange
 
-/** Whether a server accepts `name`: 1 .. 254 bytes of UTF-8, no "/", "." or NUL (facts page 5.1). */
+/**
+ * Whether a server accepts `name`: 1 .. 254 bytes of UTF-8, no "/", "." or NUL (facts page 5.1).
+ */
 export function isRtrsSessionName(name: string): boolean {
   if (name.includes("/") || name.includes(".") || name.includes("\0")) return false;
   const bytes = encodeUtf8(name).length;
@@ -326,7 +328,8 @@ export function decodeRtrsInfoResponse(
   return regions;
 }
 
-// --------------------------------------------------------------- descriptors (hot, on view, offset)
+// --------------------------------------------------------------- descriptors (hot, on view,
+// offset)
 
 export function rtrsDescriptorAddressLow(view: DataView, offset: number): number {
   return view.getUint32(offset, true);
@@ -358,7 +361,8 @@ export function writeRtrsDescriptor(
   view.setUint32(offset + 12, length, true);
 }
 
-// ---------------------------------------------------------- request and reply headers (hot as well)
+// ---------------------------------------------------------- request and reply headers (hot as
+// well)
 //
 //  WRITE  0 type = 2   2 usr_len
 //  READ   0 type = 3   2 usr_len   4 flags   6 sg_cnt (0 or 1)   8 descriptor (16)

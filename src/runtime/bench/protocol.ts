@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the two ends of a benchmark tell each other in the CM's private data: the initiator which test
-// it runs and with what size, the responder where its memory is.
+// What the two ends of a benchmark tell each other in the CM's private data: the initiator which
+// test it runs and with what size, the responder where its memory is.
 
 import { FarpageError } from "../../base/index.js";
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The passive end of a benchmark: offers memory, posts receives, answers pings. Runs until its host closes.
+// The passive end of a benchmark: offers memory, posts receives, answers pings. Runs until its host
+// closes.
 
 import type { Machine, Memory } from "../../base/index.js";
 import type { CmEvent, CmId, EventChannel } from "../../cm/index.js";

@@ -6,7 +6,10 @@ import {
   type WrOpcode,
 } from "../../verbs/index.js";
 
-/** One signalled request over `length` bytes of `mr` from `offset` on; the remote side is the caller's. */
+/**
+ * One signalled request over `length` bytes of `mr` from `offset` on; the remote side is the
+ * caller's.
+ */
 export function fillRemote(
   wr: SendWorkRequest,
   opcode: WrOpcode,
