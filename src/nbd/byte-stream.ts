@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A connected, non-blocking stream socket. `os/` implements it; the NBD connection machine only tells
-// it where bytes come from and go to.
+// A connected, non-blocking stream socket. `os/` implements it; the NBD connection machine only
+// tells it where bytes come from and go to.
 
 import type { Memory } from "../base/index.js";
 
@@ -40,7 +40,10 @@ export class IoVector {
 }
 
 export interface ByteStream {
-  /** @returns bytes read (1 .. length); 0 at the end of the stream; -errno, -EAGAIN when nothing is there yet. */
+  /**
+   * @returns bytes read (1 .. length); 0 at the end of the stream; -errno, -EAGAIN when nothing is
+   *   there yet.
+   */
   read(memory: Memory, offset: number, length: number): number;
   /** @returns bytes taken (may be short); -errno, -EAGAIN when the socket takes nothing for now. */
   write(vector: IoVector): number;

@@ -155,7 +155,7 @@ describe.each(["simple", "structured", "extended"] as const)("NBD connection, %s
     }
   });
 
-  it("the same bytes cut anyhow, to a client that takes replies slowly, give the same outcome", () => {
+  it("cut anyhow, to a client that takes replies slowly: the same outcome", () => {
     fc.assert(
       fc.property(
         fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 9000 })), {
@@ -289,7 +289,7 @@ function sayAll(rig: Rig, client: Client, form: Form, steps: readonly Step[]): v
 }
 
 describe("NBD server against hostile bytes", () => {
-  it("any bytes after any true beginning: it rests, holds no more than it may, serves others", () => {
+  it("any bytes after a true beginning: it rests, keeps its bounds, serves others", () => {
     fc.assert(
       fc.property(
         fc.constantFrom<Form>("simple", "structured", "extended"),

@@ -2,9 +2,9 @@
 // One client's connection: moves bytes between its stream and the phase it is in (handshake, then
 // transmission), and sees it to its end.
 //
-// Reading stops where the client's next bytes would need room that there is not: the socket's buffer
-// fills, and the client waits. Writing happens in the server's `pump`, so that one gathered write
-// carries every reply that has become ready.
+// Reading stops where the client's next bytes would need room that there is not: the socket's
+// buffer fills, and the client waits. Writing happens in the server's `pump`, so that one gathered
+// write carries every reply that has become ready.
 
 import { assert, ERRNO } from "../base/index.js";
 import type { ByteStream } from "./byte-stream.js";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The one place where errno numbers of block devices become errors of the protocol (proto.md, "Error
-// values").
+// The one place where errno numbers of block devices become errors of the protocol (proto.md,
+// "Error values").
 
 import { ERRNO } from "../base/index.js";
 import { NBD_COMMAND_FLAG, NBD_ERROR } from "../wire/index.js";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What an NBD server serves: block devices by name. An export is the one place where requests of all
-// connections meet, so it keeps to the device's queue depth.
+// What an NBD server serves: block devices by name. An export is the one place where requests of
+// all connections meet, so it keeps to the device's queue depth.
 
 import { assert, decodeUtf8, encodeUtf8, FarpageError, ObjectRing } from "../base/index.js";
 import type { BlockDevice, BlockRequest } from "../block/index.js";
@@ -101,7 +101,8 @@ export class NbdExports {
    * Serves `device` as `name`. The first one added is also the default export, the one that clients
    * get that ask for the empty name.
    * @param name up to 4,096 bytes of UTF-8 without NUL.
-   * @throws FarpageError EINVAL for a name or description that NBD can't carry, EEXIST for a taken one.
+   * @throws FarpageError EINVAL for a name or description that NBD can't carry, EEXIST for a taken
+   *   one.
    */
   add(name: string, device: BlockDevice, description = ""): NbdExport {
     if (this.byName.has(name)) {

@@ -69,7 +69,7 @@ describe("NBD greeting", () => {
     expect(rig.enter("simple").connection.exportName).toBe("disk");
   });
 
-  it("a client that chooses nothing in time → the connection ends; one that has chosen stays", () => {
+  it("nothing chosen in time → the connection ends; one that has chosen stays", () => {
     const rig = new Rig();
     const chosen = rig.enter("simple");
     const idle = greeted(rig);

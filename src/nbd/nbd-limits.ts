@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // How much an NBD endpoint may hold. Everything it ever allocates follows from these numbers:
-//   connectionCountMax x (stagingBytes + requestCountMax x inlineBytes + segmentCount x segmentBytes)
+// connectionCountMax x (stagingBytes + requestCountMax x inlineBytes + segmentCount x segmentBytes)
 // plus the reply headers. Sizes are bytes.
 
 import { assert, FarpageError } from "../base/index.js";

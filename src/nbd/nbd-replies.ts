@@ -2,9 +2,10 @@
 // The answers of the transmission phase, in the form that was negotiated: simple, structured or
 // extended replies (proto.md, "Transmission").
 //
-// Replies go out in the order in which requests finish. One kind needs the stream for itself: a long
-// READ whose data must leave in one piece of payload (a simple reply, or a structured one with DF)
-// though it is read in parts. While such an ordered reply is under way, all others are deferred.
+// Replies go out in the order in which requests finish. One kind needs the stream for itself: a
+// long READ whose data must leave in one piece of payload (a simple reply, or a structured one with
+// DF) though it is read in parts. While such an ordered reply is under way, all others are
+// deferred.
 
 import { assert, IntRing } from "../base/index.js";
 import { BLOCK_OPERATION, type BlockExtent } from "../block/index.js";

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The transmission phase of one connection (proto.md, "Transmission"): takes requests off the staged
-// bytes, checks them, moves them to the block device and back. What they are answered with is in
-// `nbd-replies.ts`.
+// The transmission phase of one connection (proto.md, "Transmission"): takes requests off the
+// staged bytes, checks them, moves them to the block device and back. What they are answered with
+// is in `nbd-replies.ts`.
 //
 // A request up to `inlineBytes` goes to the device as one block request on its slot's own buffer. A
-// longer READ or WRITE goes in parts, one segment each, as many at a time as there are segments; one
-// longer than a device takes at once without data (TRIM, WRITE_ZEROES, CACHE) goes piece by piece.
+// longer READ or WRITE goes in parts, one segment each, as many at a time as there are segments;
+// one longer than a device takes at once without data (TRIM, WRITE_ZEROES, CACHE) goes piece by
+// piece.
 
 import { assert, ERRNO, IntRing, joinHalves } from "../base/index.js";
 import { BLOCK_OPERATION } from "../block/index.js";
@@ -213,9 +214,9 @@ export class NbdTransmission implements PoolUser {
   }
 
   /**
-   * Gives free segments to the oldest long READ, until it has all it needs, then to the next. A READ
-   * that has failed leaves the line here, before its slot can be free: slots are freed by sending,
-   * and `resume` comes before that.
+   * Gives free segments to the oldest long READ, until it has all it needs, then to the next. A
+   * READ that has failed leaves the line here, before its slot can be free: slots are freed by
+   * sending, and `resume` comes before that.
    */
   private assignSegments(): void {
     while (this.longReads.count > 0) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What a connection has still to send: a queue of pieces of its pool's memory, in order. Headers are
-// written into a ring of their own, data leaves from where it lies; pieces that touch are joined, so
-// that one gathered write takes as many replies as are ready.
+// What a connection has still to send: a queue of pieces of its pool's memory, in order. Headers
+// are written into a ring of their own, data leaves from where it lies; pieces that touch are
+// joined, so that one gathered write takes as many replies as are ready.
 
 import { assert, ERRNO, type Memory } from "../base/index.js";
 import { type ByteStream, IoVector } from "./byte-stream.js";
@@ -67,7 +67,9 @@ export class ReplyQueue {
     this.vector.clear();
   }
 
-  /** Where to write the next header, up to `REPLY_HEADER_BYTES_MAX` bytes; `pushHeader` takes it. */
+  /**
+   * Where to write the next header, up to `REPLY_HEADER_BYTES_MAX` bytes; `pushHeader` takes it.
+   */
   headerOffset(): number {
     if (this.headersNext + REPLY_HEADER_BYTES_MAX > this.headersEnd) {
       this.headersNext = this.pool.layout.headersOffset;

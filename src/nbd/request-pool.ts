@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// One connection's share of the server's memory: request slots, each with a small buffer of its own,
-// and segments, the larger buffers in which long requests move part by part. All of it is made once
-// and handed from one connection to the next; nothing here is allocated per request.
+// One connection's share of the server's memory: request slots, each with a small buffer of its
+// own, and segments, the larger buffers in which long requests move part by part. All of it is made
+// once and handed from one connection to the next; nothing here is allocated per request.
 //
 // Two rules keep a connection from locking itself up, whatever its client asks for:
-// - READs never take the last `WRITE_RESERVE` segments, so that a WRITE always finds one. A segment of
-//   a WRITE comes back when the device is done, whether or not the client takes its replies.
+// - READs never take the last `WRITE_RESERVE` segments, so that a WRITE always finds one. A segment
+//   of a WRITE comes back when the device is done, whether or not the client takes its replies.
 // - A slot or a segment with data to send comes back when the stream has taken that data, and only
 //   the oldest long READ is given segments; it can finish with a single one.
 
@@ -28,7 +28,9 @@ export class RequestSlot {
   command = 0;
   /** `NBD_COMMAND_FLAG` bits. */
   flags = 0;
-  /** The client's cookie and offset as they came; 32 bits each, signed so that they are small ints. */
+  /**
+   * The client's cookie and offset as they came; 32 bits each, signed so that they are small ints.
+   */
   cookieHigh = 0;
   cookieLow = 0;
   offsetHigh = 0;

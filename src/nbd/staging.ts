@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Bytes that were read from a stream and not yet understood: many small requests come with one read.
+// Bytes that were read from a stream and not yet understood: many small requests come with one
+// read.
 
 import { assert } from "../base/index.js";
 import type { RequestPool } from "./request-pool.js";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The NBD protocol's numbers and messages (NetworkBlockDevice/nbd, doc/proto.md). Everything is big
-// endian. Messages of the transmission phase, which are many, are free functions on a view; those of
-// the handshake are written by `nbd/` with the constants below.
+// endian. Messages of the transmission phase, which are many, are free functions on a view; those
+// of the handshake are written by `nbd/` with the constants below.
 //
 // A compact request and the three kinds of reply (offsets in bytes):
 //
@@ -222,7 +222,10 @@ export function writeNbdSimpleReply(
   return NBD_SIMPLE_REPLY_BYTES;
 }
 
-/** Writes a structured reply's header. `length`: bytes of payload that follow. @returns its length. */
+/**
+ * Writes a structured reply's header. `length`: bytes of payload that follow.
+ * @returns its length.
+ */
 export function writeNbdStructuredReply(
   view: DataView,
   offset: number,
