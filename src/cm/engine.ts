@@ -274,7 +274,9 @@ export class CmEngine {
       assert(isTimed !== rests, "whatever waits for the peer has a clock, nothing else");
       assert((connection.listener !== null) === (waits && state !== "DREQ_RCVD"), "requests wait");
       assert(this.awaitingData.has(connection) === (state === "REP_SENT"), "REPs wait for data");
-      if (connection.isHalfOpen) halfOpenCount++;
+      const isAsked = state === "REQ_RCVD" || state === "REP_SENT" || state === "SIDR_REQ_RCVD";
+      assert(connection.isHalfOpen === isAsked, "half open until it is established or over");
+      if (isAsked) halfOpenCount++;
       assert(
         connection.id === null || connection.id.connection === connection,
         "an id and its connection know each other",

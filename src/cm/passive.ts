@@ -346,6 +346,7 @@ export function onRtu(engine: CmEngine, rtu: CmRtu, from: Sender): void {
 
 /** Data stands for a lost RTU (IBTA vol1 §12.9.7.1, "communication established"). */
 export function pollData(engine: CmEngine): void {
+  if (engine.awaitingData.size === 0) return;
   for (const connection of engine.awaitingData) {
     const qp = connection.id?.qp ?? null;
     if (qp?.isOpen === true && qp.hasHeardPeer) establishPassive(engine, connection);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // `farpage/verbs`: RDMA in the vocabulary of libibverbs, synchronous and without promises.
+export { FarpageError, IpAddress, type Memory, type MemorySource } from "../base/index.js";
 export {
   ACCESS,
   type Destination,
