@@ -78,6 +78,8 @@ export type Issue = (typeof ISSUE)[keyof typeof ISSUE];
 
 /** `BlockRequest.stage` of a change that is done and waits for a flush to make it durable. */
 const STAGE_FLUSH = 1;
+/** Of a change, parts of which are acknowledged and only in the server's cache. */
+const STAGE_CACHED = 2;
 
 /** Largest range of a discard or zeroing: what an NBD client can name, in whole 64 KiB. */
 const RANGE_BYTES_MAX = 0xffff_0000;
@@ -116,6 +118,8 @@ export class RnbdDevice implements BlockDevice {
   private failErrno = 0;
   /** Non-zero: every flush fails with it, for good. */
   private lostErrno = 0;
+  /** The cache was lost, and what was in flight then has not been sent again yet. */
+  private isLosing = false;
   /** Changes acknowledged that are durable only by a flush, ever; and how many of them surely are. */
   private changeSerial = 0;
   private durableSerial = 0;
@@ -221,6 +225,7 @@ export class RnbdDevice implements BlockDevice {
   /** Client: sends one command where one can be sent. */
   issueOne(): Issue {
     if (this.state !== "OPEN") return ISSUE.NOTHING;
+    this.isLosing = false; // RTRS has had everything back before anything new is sent.
     if (this.parkedFirst !== null) return this.issueParked();
     const request = this.waiting.first;
     if (request === null) return ISSUE.NOTHING;
@@ -272,6 +277,7 @@ export class RnbdDevice implements BlockDevice {
       command.parks = true;
       return ERRNO.EAGAIN;
     }
+    if (this.isLosing && command.request?.stage === STAGE_CACHED) return ERRNO.EIO;
     return command.isFlush ? this.lostErrno : 0;
   }
 
@@ -466,6 +472,7 @@ export class RnbdDevice implements BlockDevice {
     if (command.isFlush) this.durableSerial = Math.max(this.durableSerial, command.serial);
     else if (command.guardIndex >= 0 && (command.operation & RNBD_FLAG.FUA) === 0) {
       this.changeSerial++;
+      (command.request as BlockRequest).stage = STAGE_CACHED;
     }
   }
 
@@ -475,8 +482,23 @@ export class RnbdDevice implements BlockDevice {
     if ((epochHigh | epochLow) === 0 || (this.epochHigh | this.epochLow) === 0) return true;
     if (epochHigh === this.epochHigh && epochLow === this.epochLow) return true;
     if (!this.currentLimits.volatileCache) return false;
-    if (this.changeSerial !== this.durableSerial) this.lostErrno = ERRNO.EIO;
+    if (this.changeSerial !== this.durableSerial) this.loseCache();
     return true;
+  }
+
+  /**
+   * Acknowledged writes are gone. A request that is acknowledged in part only must not succeed with
+   * the other part.
+   */
+  private loseCache(): void {
+    this.lostErrno = ERRNO.EIO;
+    this.isLosing = true;
+    const first = this.waiting.first;
+    if (first?.stage === STAGE_CACHED) first.errno ||= ERRNO.EIO;
+    for (let command = this.parkedFirst; command !== null; command = command.next) {
+      const request = command.request as BlockRequest;
+      if (request.stage === STAGE_CACHED) request.errno ||= ERRNO.EIO;
+    }
   }
 
   private limitsFrom(response: RnbdOpenResponse): BlockLimits | null {
