@@ -56,6 +56,18 @@ describe.each(FORMS)("NBD transmission, %s replies", (form) => {
     expect(rig.server.counters.writtenBytes).toBe(length);
   });
 
+  it("a part of a WRITE fails → the rest is skipped, the error comes once", () => {
+    const rig = new Rig();
+    const client = rig.enter(form);
+    rig.disk.fail = ({ offset }) => (offset === 65_536 ? ERRNO.ENOSPC : 0);
+    const message = req(COMMAND.WRITE, 1, 0, 524_288, payload, pattern(524_288));
+    expect(rig.ask(client, message).error).toBe(ERROR.ENOSPC);
+    // Four segments: no more than their parts were under way when the error came.
+    expect(rig.disk.asked.length).toBeLessThan(8);
+    expect(rig.server.counters.writtenBytes).toBe(0);
+    expect(rig.ask(client, req(COMMAND.READ, 2, 0, 512)).error).toBe(0);
+  });
+
   it("requests of no length do nothing, well", () => {
     const rig = new Rig();
     const client = rig.enter(form);
