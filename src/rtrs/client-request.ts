@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT
-// One permit of a client session with everything a request needs. All are made when the session first
-// connects and then reused: nothing is allocated per request.
+// What the user of a client session fills in. All are made when the session first connects and then
+// reused: nothing is allocated per request.
 
 import type { Memory } from "../base/index.js";
 
 /**
- * A permit, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs to
+ * A request, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs to
  * the caller, but for the time from `submitRead`/`submitWrite` to `onRequestComplete`, when neither
  * the request's fields, nor its user message, nor the memory it names may be touched.
+ *
+ * It takes one of the session's permits, which is a chunk of the server, when it is sent, and gives it
+ * back with its answer.
  */
 export class ClientRequest {
-  /** Number of the permit = number of the server's chunk, 0 .. queueDepth - 1. */
-  readonly permit: number;
+  /** Its number among the requests of the session, from 0; the lowest that are free are taken. */
+  readonly number: number;
   /**
    * Room for the user message, `RtrsClient.userBytesMax` bytes in registered memory. Holds whatever the
    * last user left: write every byte of the message.
@@ -29,7 +32,7 @@ export class ClientRequest {
   memoryOffset = 0;
   /**
    * What becomes of the request when its connection is lost before the reply: true, it is kept and
-   * re-issued under the same permit by `RtrsClient.reissue`; false, it completes with ECONNRESET.
+   * re-issued by `RtrsClient.reissue`; false, it completes with ECONNRESET.
    * While the session is down a submit with true waits, one with false completes with ENOTCONN. Reset
    * to true by `acquire`.
    */
@@ -45,8 +48,8 @@ export class ClientRequest {
   /** Times this request was issued again since it was submitted; 0 = the first issue. */
   reissueCount = 0;
 
-  constructor(permit: number, userMessage: Uint8Array) {
-    this.permit = permit;
+  constructor(number: number, userMessage: Uint8Array) {
+    this.number = number;
     this.userMessage = userMessage;
     this.userView = new DataView(
       userMessage.buffer,

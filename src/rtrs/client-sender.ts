@@ -45,7 +45,8 @@ export class ClientSender {
    * @returns false when the connection does not take it: it is dead, and its path will hear of it.
    */
   issue(slot: ClientSlot, connection: Connection, chunks: ChunkTable): boolean {
-    const { isRead, permit, dataLength, userLength } = slot.request;
+    const { isRead, dataLength, userLength } = slot.request;
+    const { permit } = slot;
     const { wr } = this;
     if (isRead) this.prepareRead(slot);
     else this.prepareWrite(slot);

@@ -4,31 +4,33 @@ import type { ClientRequest } from "./client-request.js";
 import type { Connection } from "./connection.js";
 
 /**
- * Where a permit is:
+ * Where a request is:
  * - `FREE`: with the session.
  * - `TAKEN`: with the user.
  * - `WAITING`: submitted; the session is down, or not told to go on yet.
- * - `BLOCKED`: submitted; the send queue has no room.
+ * - `BLOCKED`: submitted; no permit is free, or no send queue has room.
  * - `ISSUED`: sent; the reply is to come.
  * - `FAILING`: submitted; will complete with `request.errno` in the next `pump`.
  */
 export type SlotState = "FREE" | "TAKEN" | "WAITING" | "BLOCKED" | "ISSUED" | "FAILING";
 
-/** What the session keeps about a permit besides what its user sees. */
+/** What the session keeps about a request besides what its user sees. */
 export class ClientSlot {
   readonly request: ClientRequest;
-  /** First byte of the message slot in the session's message slab. */
+  /** First byte of the user message in the session's message slab. */
   readonly messageOffset: number;
   /** The fast-register region for reads; null when reads use the long-lived key. */
   readonly region: MemoryRegion | null;
   state: SlotState = "FREE";
+  /** While ISSUED: permit, which is chunk and message id as well; else -1. */
+  permit = -1;
   /** While ISSUED: the connection that carries it; its reply must come the same way. */
   connection: Connection | null = null;
   /** Number of the submit among all of the session: the order in which requests are re-issued. */
   sequence = 0;
   /** Whether it has been issued since it was submitted. */
   wasIssued = false;
-  /** While ISSUED: `region` is open to the server. */
+  /** While ISSUED: `region` is open to the server, unless the server has closed it already. */
   isOpen = false;
 
   constructor(request: ClientRequest, messageOffset: number, region: MemoryRegion | null) {

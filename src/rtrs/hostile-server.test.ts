@@ -82,7 +82,7 @@ class Scene {
   /** A READ of 4 KiB to offset 4096 of the data; it has arrived at the server. */
   read(): ClientRequest {
     const request = this.client.acquire();
-    if (request === null) throw new Error("a permit is free");
+    if (request === null) throw new Error("a request is free");
     request.userLength = 4;
     request.memory = this.data;
     request.memoryOffset = 4096;
@@ -118,9 +118,9 @@ class Scene {
     });
   }
 
-  /** The key that the client has opened for the request of `permit`. */
-  keyOf(permit: number): number {
-    return (this.client as unknown as Inside).slots[permit]?.region.rkey ?? 0;
+  /** The key that the client has opened for a request. */
+  keyOf(number: number): number {
+    return (this.client as unknown as Inside).requests.slots[number]?.region.rkey ?? 0;
   }
 
   /** How the raw server's work requests went on the connection that carries the first request. */
@@ -145,7 +145,7 @@ class Scene {
 }
 
 interface Inside {
-  readonly slots: { readonly region: { readonly rkey: number } }[];
+  readonly requests: { readonly slots: { readonly region: { readonly rkey: number } }[] };
 }
 
 const { SUCCESS, REM_ACCESS_ERR, WR_FLUSH_ERR } = WC_STATUS;
@@ -154,11 +154,11 @@ describe("a server's writes to the client's memory", () => {
   it("to the descriptor, before the reply → arrive, and nothing beside them", () => {
     const scene = new Scene().up();
     const request = scene.read();
-    const key = scene.keyOf(request.permit);
+    const key = scene.keyOf(request.number);
     scene.write(4096, 4096, key);
     scene.run(MS);
     scene.invalidate(key);
-    scene.reply(scene.raw.connectionAt(1), { id: request.permit });
+    scene.reply(scene.raw.connectionAt(1), { id: request.number });
     scene.run();
     expect(scene.notes.errnos).toEqual([0]);
     expect(scene.statuses()).toEqual([SUCCESS, SUCCESS, SUCCESS]);
@@ -174,7 +174,7 @@ describe("a server's writes to the client's memory", () => {
   ])("%s → refused, and the request survives the connection", (_name, offset, length) => {
     const scene = new Scene().up();
     const request = scene.read();
-    scene.write(offset, length, scene.keyOf(request.permit));
+    scene.write(offset, length, scene.keyOf(request.number));
     scene.run();
     expect(scene.statuses()).toEqual([REM_ACCESS_ERR]);
     expect(scene.fill(0, 12_288)).toBe(0xee);
@@ -186,9 +186,9 @@ describe("a server's writes to the client's memory", () => {
   it("after the reply, by the key of the request → refused", () => {
     const scene = new Scene().up();
     const request = scene.read();
-    const key = scene.keyOf(request.permit);
+    const key = scene.keyOf(request.number);
     // It says that it has invalidated the key, and has not.
-    scene.reply(scene.raw.connectionAt(1), { id: request.permit });
+    scene.reply(scene.raw.connectionAt(1), { id: request.number });
     scene.run(MS);
     expect(scene.notes.errnos).toEqual([0]);
     scene.write(4096, 4096, key);
@@ -200,11 +200,11 @@ describe("a server's writes to the client's memory", () => {
   it("after the connection was lost, by the key of the request → nothing to write by", () => {
     const scene = new Scene().up();
     const request = scene.read();
-    const key = scene.keyOf(request.permit);
+    const key = scene.keyOf(request.number);
     scene.raw.connectionAt(0).id.disconnect();
     scene.run(20 * MS);
     expect(scene.notes.events).toEqual(["up", "down"]);
-    expect(scene.keyOf(request.permit)).toBe(0);
+    expect(scene.keyOf(request.number)).toBe(0);
     scene.write(4096, 4096, key);
     scene.run(MS);
     expect(scene.statuses()).toEqual([WR_FLUSH_ERR]);
@@ -216,9 +216,9 @@ describe("a server's replies", () => {
   it.each([true, false])("twice, invalidated %s → the request completes once", (invalidates) => {
     const scene = new Scene().up();
     const request = scene.read();
-    if (invalidates) scene.invalidate(scene.keyOf(request.permit));
-    scene.reply(scene.raw.connectionAt(1), { id: request.permit, errno: 5 });
-    scene.reply(scene.raw.connectionAt(1), { id: request.permit, errno: 0 });
+    if (invalidates) scene.invalidate(scene.keyOf(request.number));
+    scene.reply(scene.raw.connectionAt(1), { id: request.number, errno: 5 });
+    scene.reply(scene.raw.connectionAt(1), { id: request.number, errno: 0 });
     scene.run();
     expect(scene.notes.errnos).toEqual([5]);
     expect(scene.client.counters().strayReplies).toBe(1);
@@ -228,9 +228,9 @@ describe("a server's replies", () => {
   it("for no request, for a chunk that does not exist, by another connection → ignored", () => {
     const scene = new Scene().up();
     const request = scene.read();
-    scene.reply(scene.raw.connectionAt(1), { id: request.permit + 1 });
+    scene.reply(scene.raw.connectionAt(1), { id: request.number + 1 });
     scene.reply(scene.raw.connectionAt(1), { id: 0x7ffff, chunk: 0xffff });
-    scene.reply(scene.raw.connectionAt(2), { id: request.permit });
+    scene.reply(scene.raw.connectionAt(2), { id: request.number });
     scene.run();
     expect(scene.notes.errnos).toEqual([]);
     expect(scene.client.counters().strayReplies).toBe(3);
@@ -243,7 +243,7 @@ describe("a server's replies", () => {
   ])("%s → the path fails, the request waits", (_name, change) => {
     const scene = new Scene().up();
     const request = scene.read();
-    scene.reply(scene.raw.connectionAt(1), { id: request.permit, ...change });
+    scene.reply(scene.raw.connectionAt(1), { id: request.number, ...change });
     scene.run(20 * MS);
     expect(scene.notes.events).toEqual(["up", "down"]);
     expect(scene.client.lastError?.code).toBe("EPROTO");

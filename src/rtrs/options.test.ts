@@ -21,7 +21,7 @@ describe("options", () => {
     ["port", { port: 0 }],
     ["connectionCount", { connectionCount: 4096 }],
     ["userBytesMax", { userBytesMax: 4096 }],
-    ["reservedPermits", { reservedPermits: -1 }],
+    ["reservedRequests", { reservedRequests: -1 }],
     ["queueDepthMax", { queueDepthMax: 0.5 }],
     ["reconnectDelayNs", { reconnectDelayNs: 0 }],
     ["connectAttemptsMax", { connectAttemptsMax: 0 }],

@@ -46,8 +46,11 @@ export interface RtrsClientOptions {
    * Linux's client does (default false: one packet more per read, and no safer).
    */
   readonly remoteInvalidate?: boolean;
-  /** Permits that `acquireReserved` alone may take, 0 .. 16, default 1. */
-  readonly reservedPermits?: number;
+  /**
+   * Requests that `acquireReserved` alone may take, 0 .. 16, default 1; `acquire` has so many fewer than
+   * the server has chunks.
+   */
+  readonly reservedRequests?: number;
   /** Most permits to use; default what the server offers. */
   readonly queueDepthMax?: number;
   /** First wait before connecting again, and the bound to which it doubles; 50 ms and 5 s. */
@@ -119,7 +122,7 @@ export function clientSettings(options: RtrsClientOptions): ClientSettings {
     userBytesMax: integer("userBytesMax", options.userBytesMax ?? 512, 1, RTRS_HEADER_BYTES - 24),
     invalidate: options.invalidate ?? true,
     remoteInvalidate: options.remoteInvalidate ?? false,
-    reservedPermits: integer("reservedPermits", options.reservedPermits ?? 1, 0, 16),
+    reservedRequests: integer("reservedRequests", options.reservedRequests ?? 1, 0, 16),
     queueDepthMax: integer(
       "queueDepthMax",
       options.queueDepthMax ?? RTRS_QUEUE_DEPTH_MAX,

@@ -200,7 +200,7 @@ export class Pipe {
 export class ClientNotes implements RtrsClientUser {
   readonly events: string[] = [];
   readonly completed: ClientRequest[] = [];
-  /** Errnos by permit, in the order of completion. */
+  /** Errnos in the order of completion. */
   readonly errnos: number[] = [];
   reissued: ClientRequest[] = [];
   client: RtrsClient | null = null;
@@ -355,7 +355,7 @@ export class Pair {
     this.server = this.makeServer();
   }
 
-  /** Submits a write of `length` bytes of value `fill` to `block`. Data is at `permit` x 16 KiB. */
+  /** Submits a write of `length` bytes of value `fill` to `block`. Data is at its number x 16 KiB. */
   write(block: number, fill: number, length = 4096): ClientRequest {
     const request = this.acquire(block, length);
     const at = request.memoryOffset;
@@ -384,11 +384,11 @@ export class Pair {
 
   private acquire(block: number, length: number): ClientRequest {
     const request = this.client.acquire();
-    if (request === null) throw new Error("a permit is free");
+    if (request === null) throw new Error("a request is free");
     request.userView.setUint32(0, block, true);
     request.userLength = 4;
     request.memory = length === 0 ? null : this.data;
-    request.memoryOffset = request.permit * 16_384;
+    request.memoryOffset = request.number * 16_384;
     return request;
   }
 

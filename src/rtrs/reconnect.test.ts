@@ -57,7 +57,7 @@ describe("requests in flight when the connection is lost", () => {
     pair.serverNotes.answerAll();
     upAgain(pair);
     pair.untilIdle();
-    expect(pair.clientNotes.reissued.map((request) => request.permit)).toEqual([0, 1, 2, 3, 4]);
+    expect(pair.clientNotes.reissued.map((request) => request.number)).toEqual([0, 1, 2, 3, 4]);
     expect(pair.clientNotes.errnos).toEqual([0, 0, 0, 0, 0]);
     expect(reads.map((read) => pair.dataOf(read)[4095])).toEqual([1, 2, 3]);
     expect(writes.map((write) => write.reissueCount)).toEqual([1, 1]);
@@ -118,7 +118,7 @@ describe("requests in flight when the connection is lost", () => {
     pair.connect();
     pair.serverNotes.holds = true;
     const request = pair.client.acquireReserved();
-    if (request === null) throw new Error("a permit is free");
+    if (request === null) throw new Error("a request is free");
     request.retry = false;
     request.userLength = 4;
     pair.client.submitWrite(request, 0);
@@ -149,7 +149,7 @@ describe("requests in flight when the connection is lost", () => {
     pair.pipe.run(SECOND);
     expect(pair.serverNotes.writes).toEqual([]);
     const open = pair.client.acquireReserved();
-    if (open === null) throw new Error("a permit is kept");
+    if (open === null) throw new Error("a request is kept");
     open.retry = false;
     open.userView.setUint32(0, 99, true);
     open.userLength = 4;
@@ -167,6 +167,32 @@ describe("requests in flight when the connection is lost", () => {
     expect(pair.serverNotes.writes).toEqual(["99:-", "101:1", "103:3"]);
     expect([...pair.clientNotes.errnos].sort((a, b) => a - b)).toEqual([0, 0, 0, ERRNO.EIO]);
     expect(pair.clientNotes.reissued.map((request) => request.reissueCount)).toEqual([1, 0, 0]);
+  });
+
+  it("a server with one chunk → the user can still open its things first", () => {
+    const pair = new Pair({}, { queueDepth: 1 });
+    pair.connect();
+    expect(pair.client.queueDepth).toBe(1);
+    pair.clientNotes.reissuesAtOnce = false;
+    pair.serverNotes.holds = true;
+    pair.write(1, 1);
+    expect(pair.client.acquire()).toBeNull();
+    pair.pipe.run(MS);
+    pair.killServer();
+    breakConnections(pair);
+    pair.restartServer();
+    upAgain(pair);
+    const open = pair.client.acquireReserved();
+    if (open === null) throw new Error("a request is kept");
+    open.retry = false;
+    open.userView.setUint32(0, 99, true);
+    open.userLength = 4;
+    pair.client.submitWrite(open, 0);
+    pair.pipe.until(() => pair.clientNotes.completed.length === 1, "the open is answered");
+    pair.client.reissue();
+    pair.client.submitWrite(open, 0);
+    pair.untilIdle();
+    expect(pair.serverNotes.writes).toEqual(["99:-", "1:1", "99:-"]);
   });
 
   it("lost again before `reissue` → they still wait, in their order", () => {

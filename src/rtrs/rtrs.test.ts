@@ -11,16 +11,21 @@ function fillOf(bytes: Uint8Array): number {
   return bytes.every((byte) => byte === first) ? first : -1;
 }
 
-describe.each([
-  { alwaysInvalidate: true, invalidate: true },
-  { alwaysInvalidate: true, invalidate: false },
-  { alwaysInvalidate: false, invalidate: true },
-  { alwaysInvalidate: false, invalidate: false },
-])("session with key rotation $alwaysInvalidate and read keys $invalidate", (mode) => {
-  const { alwaysInvalidate, invalidate } = mode;
+const KEYS = {
+  "the session's": { invalidate: false },
+  "its own": { invalidate: true },
+  "its own, invalidated by the server": { invalidate: true, remoteInvalidate: true },
+};
+
+describe.each(
+  [true, false].flatMap((alwaysInvalidate) =>
+    Object.entries(KEYS).map(([key, client]) => ({ alwaysInvalidate, key, client })),
+  ),
+)("session with key rotation $alwaysInvalidate, a read by $key key", (mode) => {
+  const { alwaysInvalidate, client } = mode;
 
   it("writes and reads → every byte arrives, over and over through the same chunks", () => {
-    const pair = new Pair({ invalidate, connectionCount: 2 }, { alwaysInvalidate });
+    const pair = new Pair({ ...client, connectionCount: 2 }, { alwaysInvalidate });
     pair.connect();
     for (let round = 0; round < 10; round++) {
       const writes = Array.from({ length: 7 }, (_, i) => pair.write(i, (round + i) & 255));
@@ -38,7 +43,7 @@ describe.each([
   });
 
   it("requests without data, both ways → reach the user and come back", () => {
-    const pair = new Pair({ invalidate }, { alwaysInvalidate });
+    const pair = new Pair({ ...client }, { alwaysInvalidate });
     pair.connect();
     const seen: string[] = [];
     pair.serverNotes.onAny = (request) => {
@@ -54,7 +59,7 @@ describe.each([
   });
 
   it("largest request → all its bytes; one more is a bug of the caller", () => {
-    const pair = new Pair({ invalidate }, { alwaysInvalidate });
+    const pair = new Pair({ ...client }, { alwaysInvalidate });
     pair.connect();
     const write = pair.write(3, 9, pair.client.maxIoBytes);
     pair.untilIdle();
@@ -67,7 +72,7 @@ describe.each([
   });
 
   it("an error of the user → the client's errno, and the chunk works on", () => {
-    const pair = new Pair({ invalidate }, { alwaysInvalidate });
+    const pair = new Pair({ ...client }, { alwaysInvalidate });
     pair.connect();
     pair.serverNotes.onAny = (request) => request.complete(ERRNO.ENOSPC);
     const failed = [pair.read(1), pair.write(1, 1)];
@@ -83,7 +88,7 @@ describe.each([
   });
 
   it("an answer shorter than was asked for → no byte beyond it is touched", () => {
-    const pair = new Pair({ invalidate }, { alwaysInvalidate });
+    const pair = new Pair({ ...client }, { alwaysInvalidate });
     pair.connect();
     pair.serverNotes.onAny = (request) => {
       request.memory.bytes.fill(5, request.memoryOffset, request.memoryOffset + 4096);
@@ -97,7 +102,7 @@ describe.each([
   });
 
   it("answers in any order, later → each to its own request", () => {
-    const pair = new Pair({ invalidate, connectionCount: 3 }, { alwaysInvalidate });
+    const pair = new Pair({ ...client, connectionCount: 3 }, { alwaysInvalidate });
     pair.connect();
     for (let block = 0; block < 7; block++) {
       pair.serverNotes.blocks.set(block, new Uint8Array(4096).fill(block + 1));
@@ -128,14 +133,14 @@ describe("session", () => {
     expect(pair.server.memoryBytesMax).toBe(16 * 8 * 16_384);
   });
 
-  it("all permits taken → null, told when one is free; the reserved one is kept", () => {
+  it("all requests taken → null, told when one is free; the reserved one is kept", () => {
     const pair = new Pair();
     pair.connect();
     const taken = Array.from({ length: 7 }, () => pair.client.acquire());
-    expect(taken.map((request) => request?.permit)).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    expect(taken.map((request) => request?.number)).toEqual([0, 1, 2, 3, 4, 5, 6]);
     expect(pair.client.acquire()).toBeNull();
     const reserved = pair.client.acquireReserved();
-    expect(reserved?.permit).toBe(7);
+    expect(reserved?.number).toBe(7);
     expect(pair.client.acquireReserved()).toBeNull();
     pair.pipe.run(MS);
     expect(pair.clientNotes.events).toEqual(["up"]);
@@ -146,10 +151,10 @@ describe("session", () => {
     pair.client.release(reserved as NonNullable<typeof reserved>);
     pair.pipe.run(MS);
     expect(pair.clientNotes.events).toEqual(["up", "permit"]);
-    expect(pair.client.acquire()?.permit).toBe(3);
+    expect(pair.client.acquire()?.number).toBe(3);
   });
 
-  it("a permit used while it is not one's own → a bug, said so", () => {
+  it("a request used while it is not one's own → a bug, said so", () => {
     const pair = new Pair();
     pair.connect();
     const write = pair.write(1, 1);
@@ -202,7 +207,7 @@ describe("session", () => {
     const pair = new Pair({ userBytesMax: 600 }, { userBytesMax: 300 });
     pair.connect();
     const request = pair.client.acquire();
-    if (request === null) throw new Error("a permit is free");
+    if (request === null) throw new Error("a request is free");
     request.userLength = 301;
     pair.client.submitWrite(request, 0);
     pair.untilIdle();
