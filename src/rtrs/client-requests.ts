@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT
+// The requests of a client session: from `acquire` over permit, connection and reply, or the loss of the
+// path and another attempt, to `release`. Sized once; nothing is allocated per request.
+
+import { assert, ERRNO, IntRing } from "../base/index.js";
+import { ACCESS, type ProtectionDomain } from "../verbs/index.js";
+import { RTRS_FLAG_NEED_INVAL } from "../wire/index.js";
+import type { ChunkTable } from "./chunk-table.js";
+import type { RegisteredMemories } from "./client-memory.js";
+import type { ClientPath } from "./client-path.js";
+import { ClientRequest } from "./client-request.js";
+import { ClientSender, HEADER_ROOM_BYTES } from "./client-sender.js";
+import { ClientSlot } from "./client-slot.js";
+import type { RtrsClientUser } from "./client-user.js";
+import type { Connection } from "./connection.js";
+import type { RtrsEnvironment } from "./environment.js";
+import type { ClientSettings } from "./options.js";
+import { PermitPool } from "./permit-pool.js";
+import { Slab } from "./slab.js";
+
+/** Which requests are sent: none; only those with `retry = false`; all. */
+export type RequestGate = "SHUT" | "URGENT" | "OPEN";
+
+/** Message slots start at multiples of this, so that two never share a cache line. */
+const SLOT_ALIGNMENT = 64;
+
+export class ClientRequests {
+  gate: RequestGate = "SHUT";
+  /** While SHUT: what requests complete with instead of waiting; 0 = they wait. */
+  refusalErrno = 0;
+  /** Requests that `acquire` hands out at a time; 0 before `make`. */
+  depth = 0;
+  /** Permits in all, which is the chunks that are used; 0 before `make`. */
+  permitCount = 0;
+  /** Largest data length. */
+  ioBytesMax = 0;
+  /** `take` found nothing; the user wants to know when there is something. */
+  isAwaited = false;
+  /** A connection took no more: its path must fail. */
+  isBroken = false;
+  /** Submitted and not completed. */
+  inflight = 0;
+  completedCount = 0;
+  reissuedCount = 0;
+
+  private readonly path: ClientPath;
+  private readonly user: RtrsClientUser;
+  private readonly settings: ClientSettings;
+  private readonly memories: RegisteredMemories;
+  private sender: ClientSender | null = null;
+  private messages: Slab | null = null;
+  /** By number of the request. */
+  private slots: ClientSlot[] = [];
+  /** The numbers of the requests that nobody has. */
+  private numbers = new PermitPool(1);
+  private permits = new PermitPool(1);
+  /** Who has a permit. */
+  private slotsByPermit: (ClientSlot | null)[] = [];
+  /** Numbers of the requests in state WAITING, BLOCKED and FAILING, each oldest first. */
+  private waiting = new IntRing(1);
+  private blocked = new IntRing(1);
+  private failing = new IntRing(1);
+  private nextConnection = 0;
+  private nextSequence = 0;
+
+  constructor(
+    path: ClientPath,
+    user: RtrsClientUser,
+    settings: ClientSettings,
+    memories: RegisteredMemories,
+  ) {
+    this.path = path;
+    this.user = user;
+    this.settings = settings;
+    this.memories = memories;
+  }
+
+  /**
+   * Makes everything, once the server has said how much. Reserved requests come out of the permits as
+   * long as there is more than one; the only permit is shared.
+   * @throws FarpageError ENOMEM; nothing is left over then.
+   */
+  make(
+    environment: RtrsEnvironment,
+    pd: ProtectionDomain,
+    permitCount: number,
+    ioBytesMax: number,
+  ): void {
+    const { settings } = this;
+    const depth = Math.max(1, permitCount - settings.reservedRequests);
+    const count = depth + settings.reservedRequests;
+    const room = settings.userBytesMax + HEADER_ROOM_BYTES;
+    const slotBytes = Math.ceil(room / SLOT_ALIGNMENT) * SLOT_ALIGNMENT;
+    const messages = new Slab(environment.memory, pd, count * slotBytes, ACCESS.LOCAL_WRITE);
+    const slots: ClientSlot[] = [];
+    try {
+      for (let number = 0; number < count; number++) {
+        const offset = number * slotBytes;
+        const bytes = messages.memory.bytes.subarray(offset, offset + settings.userBytesMax);
+        const region = settings.invalidate ? pd.allocMr() : null;
+        slots.push(new ClientSlot(new ClientRequest(number, bytes), offset, region));
+      }
+    } catch (error) {
+      for (const slot of slots) slot.region?.deregister();
+      messages.free();
+      throw error;
+    }
+    const readFlags = settings.remoteInvalidate ? RTRS_FLAG_NEED_INVAL : 0;
+    this.sender = new ClientSender(messages, this.memories, readFlags);
+    this.messages = messages;
+    this.slots = slots;
+    this.depth = depth;
+    this.permitCount = permitCount;
+    this.ioBytesMax = ioBytesMax;
+    this.numbers = new PermitPool(count);
+    this.permits = new PermitPool(permitCount);
+    this.slotsByPermit = new Array<ClientSlot | null>(permitCount).fill(null);
+    this.waiting = new IntRing(count);
+    this.blocked = new IntRing(count);
+    this.failing = new IntRing(count);
+  }
+
+  /** Gives everything back. Preconditions: nothing is in flight, and no queue pair is alive. */
+  free(): void {
+    for (const slot of this.slots) slot.region?.deregister();
+    this.messages?.free();
+    this.depth = 0;
+    this.slots = [];
+  }
+
+  /** @param isReserved whether it may be one of the reserved. @returns null when there is none. */
+  take(isReserved: boolean): ClientRequest | null {
+    const keepCount = isReserved ? 0 : this.settings.reservedRequests;
+    if (this.depth === 0 || this.numbers.freeCount <= keepCount) {
+      this.isAwaited = true;
+      return null;
+    }
+    const slot = this.slots[this.numbers.take()] as ClientSlot;
+    assert(slot.state === "FREE", "a request that nobody has is free");
+    slot.state = "TAKEN";
+    slot.request.retry = true;
+    return slot.request;
+  }
+
+  /** Whether the user should be told that `take(false)` would find something again. */
+  get isAvailableDue(): boolean {
+    if (!this.isAwaited || this.depth === 0) return false;
+    return this.numbers.freeCount > this.settings.reservedRequests;
+  }
+
+  release(request: ClientRequest): void {
+    const slot = this.slotOf(request);
+    assert(slot.state === "TAKEN", "a released request is not in flight");
+    slot.state = "FREE";
+    request.context = null;
+    request.memory = null;
+    this.numbers.give(request.number);
+  }
+
+  submit(request: ClientRequest, isRead: boolean, dataLength: number): void {
+    const slot = this.slotOf(request);
+    assert(slot.state === "TAKEN", "a submitted request is acquired and not in flight");
+    assert(dataLength >= 0 && dataLength <= this.ioBytesMax, "data length in range");
+    assert(request.userLength <= this.settings.userBytesMax, "user message length in range");
+    request.isRead = isRead;
+    request.dataLength = dataLength;
+    request.errno = 0;
+    request.reissueCount = 0;
+    slot.sequence = this.nextSequence++;
+    slot.wasIssued = false;
+    this.inflight++;
+    if (this.gate === "OPEN" || (this.gate === "URGENT" && !request.retry)) this.issue(slot);
+    else if (this.refusalErrno !== 0) this.failLater(slot, this.refusalErrno);
+    else if (request.retry) this.wait(slot);
+    else this.failLater(slot, ERRNO.ENOTCONN);
+  }
+
+  /** Opens the gate and issues what waits, each as its user now wants it. */
+  reissue(): void {
+    this.gate = "OPEN";
+    for (let count = this.waiting.count; count > 0 && this.waiting.count > 0; count--) {
+      const slot = this.slots[this.waiting.shift()] as ClientSlot;
+      const errno = this.user.onRequestReissue(slot.request);
+      if (errno !== 0) {
+        this.failLater(slot, errno);
+        continue;
+      }
+      if (slot.wasIssued) {
+        slot.request.reissueCount++;
+        this.reissuedCount++;
+      }
+      this.issue(slot);
+    }
+  }
+
+  failWaiting(errno: number): void {
+    while (this.waiting.count > 0) {
+      this.failLater(this.slots[this.waiting.shift()] as ClientSlot, errno);
+    }
+  }
+
+  /** Permits or room in the send queues may be there again. */
+  issueBlocked(): void {
+    while (this.blocked.count > 0 && this.gate !== "SHUT") {
+      const connection = this.pickConnection();
+      if (connection === null) return;
+      this.issueBy(this.slots[this.blocked.shift()] as ClientSlot, connection);
+    }
+  }
+
+  /**
+   * The path is down: everything that was sent or about to be comes back. Permits do, too: the server
+   * takes the path again only when all its chunks are free. Those without `retry` fail.
+   */
+  recall(): void {
+    this.gate = "SHUT";
+    this.blocked.clear();
+    this.waiting.clear();
+    const recalled = this.slots.filter((slot) => {
+      return slot.state === "ISSUED" || slot.state === "BLOCKED" || slot.state === "WAITING";
+    });
+    recalled.sort((a, b) => a.sequence - b.sequence);
+    for (const slot of recalled) {
+      this.withdraw(slot);
+      if (this.refusalErrno !== 0) this.failLater(slot, this.refusalErrno);
+      else if (slot.request.retry) this.wait(slot);
+      else this.failLater(slot, ERRNO.ECONNRESET);
+    }
+  }
+
+  /** Whether some will complete in the next `completeFailing`. */
+  get hasFailing(): boolean {
+    return this.failing.count > 0;
+  }
+
+  completeFailing(): void {
+    // Only those that are there now: the user may submit again from inside.
+    for (let count = this.failing.count; count > 0; count--) {
+      const slot = this.slots[this.failing.shift()] as ClientSlot;
+      this.complete(slot, slot.request.errno);
+    }
+  }
+
+  /** Whose reply a message id is when it comes by `connection`; null when it is nobody's. */
+  replyOwner(messageId: number, connection: Connection): ClientSlot | null {
+    const slot = this.slotsByPermit[messageId] ?? null;
+    return slot !== null && slot.connection === connection ? slot : null;
+  }
+
+  /** From here on the server can't write any more: only then does the user get the request. */
+  complete(slot: ClientSlot, errno: number): void {
+    this.withdraw(slot);
+    slot.state = "TAKEN";
+    slot.request.errno = errno;
+    this.inflight--;
+    this.completedCount++;
+    if (this.blocked.count > 0) this.issueBlocked();
+    this.user.onRequestComplete(slot.request);
+  }
+
+  checkInvariants(): void {
+    let inflight = 0;
+    let taken = 0;
+    let issued = 0;
+    for (const slot of this.slots) {
+      const isIssued = slot.state === "ISSUED";
+      if (isIssued) issued++;
+      if (slot.state !== "FREE") taken++;
+      if (slot.state !== "FREE" && slot.state !== "TAKEN") inflight++;
+      assert((slot.connection !== null) === isIssued, "issued on a connection");
+      assert(slot.permit >= 0 === isIssued, "issued by a permit");
+      assert(!isIssued || this.slotsByPermit[slot.permit] === slot, "a permit has one holder");
+      assert(!slot.isOpen || isIssued, "the server has a key only while the request is issued");
+      // The server may have closed it already; then its reply is on the way.
+      const isValid = slot.region?.isValid ?? false;
+      assert(!isValid || slot.isOpen, "no other key is valid");
+      assert(!isIssued || this.gate !== "SHUT", "issued while the gate is open");
+    }
+    assert(inflight === this.inflight, "requests in flight are counted");
+    if (this.depth === 0) return;
+    assert(taken + this.numbers.freeCount === this.slots.length, "each request is somebody's");
+    assert(issued + this.permits.freeCount === this.permitCount, "each permit is somebody's");
+  }
+
+  private slotOf(request: ClientRequest): ClientSlot {
+    const slot = this.slots[request.number];
+    assert(slot !== undefined && slot.request === request, "the request is of this session");
+    return slot;
+  }
+
+  private issue(slot: ClientSlot): void {
+    const connection = this.pickConnection();
+    if (connection !== null) {
+      this.issueBy(slot, connection);
+      return;
+    }
+    slot.state = "BLOCKED";
+    this.blocked.push(slot.request.number);
+  }
+
+  /** Preconditions: a permit is free, and `connection` has room. */
+  private issueBy(slot: ClientSlot, connection: Connection): void {
+    slot.permit = this.permits.take();
+    this.slotsByPermit[slot.permit] = slot;
+    slot.state = "ISSUED";
+    slot.connection = connection;
+    slot.wasIssued = true;
+    const chunks = this.path.chunks as ChunkTable;
+    const isTaken = (this.sender as ClientSender).issue(slot, connection, chunks);
+    // A dead connection takes nothing; when the path fails the request is recalled.
+    if (!isTaken) this.isBroken = true;
+  }
+
+  /** The next connection in turn that has room; null when none has, or no permit is free. */
+  private pickConnection(): Connection | null {
+    if (this.permits.freeCount === 0) return null;
+    const { connections } = this.path;
+    const count = connections.length - 1;
+    for (let i = 0; i < count; i++) {
+      this.nextConnection = this.nextConnection >= count ? 1 : this.nextConnection + 1;
+      const connection = connections[this.nextConnection] as Connection;
+      if (connection.hasRoom(1)) return connection;
+    }
+    return null;
+  }
+
+  private wait(slot: ClientSlot): void {
+    slot.state = "WAITING";
+    this.waiting.push(slot.request.number);
+  }
+
+  private failLater(slot: ClientSlot, errno: number): void {
+    slot.state = "FAILING";
+    slot.request.errno = errno;
+    this.failing.push(slot.request.number);
+  }
+
+  /** Takes back what `issue` gave: permit, connection, key. */
+  private withdraw(slot: ClientSlot): void {
+    if (slot.permit >= 0) {
+      this.slotsByPermit[slot.permit] = null;
+      this.permits.give(slot.permit);
+      slot.permit = -1;
+    }
+    slot.connection = null;
+    if (!slot.isOpen) return;
+    slot.isOpen = false;
+    // Nothing is left to do where the server has invalidated the key.
+    if (slot.region !== null) slot.region.invalidate();
+  }
+}
