@@ -70,9 +70,11 @@ class Slot {
   state: SlotState = "FREE";
   errno = 0;
   dataLength = 0;
+  /** ANSWERED: pumps until the answer may arrive. */
+  delay = 0;
 
-  constructor(permit: number) {
-    this.request = new ClientRequest(permit, new Uint8Array(HEADER_BYTES));
+  constructor(number: number) {
+    this.request = new ClientRequest(number, new Uint8Array(HEADER_BYTES));
   }
 }
 
@@ -115,7 +117,7 @@ export class RtrsLoop implements RtrsSession {
     this.chunks = Array.from({ length: options.queueDepth }, () =>
       source.allocate(options.maxIoBytes + 4096),
     );
-    this.slots = Array.from({ length: options.queueDepth }, (_, permit) => new Slot(permit));
+    this.slots = Array.from({ length: options.queueDepth }, (_, number) => new Slot(number));
   }
 
   /** Whether nothing of an old session is with a server: only then can a new one come up. */
@@ -173,6 +175,8 @@ export class RtrsLoop implements RtrsSession {
       slot.state = "ANSWERED";
       slot.errno = errno;
       slot.dataLength = dataLength;
+      // Some answers dawdle, so that much can happen behind the back of an executed request.
+      slot.delay = this.random === null || this.chance(4) ? 0 : randomBelow(this.random, 20);
     }
     this.settle();
   }
@@ -198,7 +202,7 @@ export class RtrsLoop implements RtrsSession {
   }
 
   release(request: ClientRequest): void {
-    const slot = this.slots[request.permit] as Slot;
+    const slot = this.slotOf(request);
     assert(slot.state === "TAKEN", "a released permit is taken");
     slot.state = "FREE";
     request.context = null;
@@ -249,7 +253,8 @@ export class RtrsLoop implements RtrsSession {
       }
     }
     for (const slot of this.shuffled("ANSWERED")) {
-      if (slot.state === "ANSWERED" && this.chance(3)) this.finish(slot);
+      if (slot.delay > 0) slot.delay--;
+      else if (slot.state === "ANSWERED" && this.chance(3)) this.finish(slot);
     }
     this.tellDown();
     for (const slot of this.shuffled("FAILING")) this.complete(slot, slot.errno);
@@ -279,6 +284,12 @@ export class RtrsLoop implements RtrsSession {
     return this.slots.filter((slot) => slot.state === "FREE").length;
   }
 
+  private slotOf(request: ClientRequest): Slot {
+    const slot = this.slots.find((one) => one.request === request);
+    assert(slot !== undefined, "the request is of this session");
+    return slot;
+  }
+
   private take(keep: number): ClientRequest | null {
     const slot = this.slots.find((one) => one.state === "FREE");
     if (this.sessionCount === 0 || slot === undefined || this.freeCount <= keep) {
@@ -292,7 +303,7 @@ export class RtrsLoop implements RtrsSession {
   }
 
   private submit(request: ClientRequest, isRead: boolean, dataLength: number): void {
-    const slot = this.slots[request.permit] as Slot;
+    const slot = this.slotOf(request);
     assert(slot.state === "TAKEN", "a submitted permit is taken");
     assert(dataLength <= this.maxIoBytes, "no more data than allowed");
     assert(
@@ -311,7 +322,7 @@ export class RtrsLoop implements RtrsSession {
 
   private serve(session: LoopServerSession, slot: Slot): void {
     const { request } = slot;
-    const served = session.requests[request.permit] as ServerRequest;
+    const served = session.requests[this.slots.indexOf(slot)] as ServerRequest;
     served.userMessage.set(request.userMessage);
     served.userLength = request.userLength;
     served.isRead = request.isRead;
@@ -328,7 +339,7 @@ export class RtrsLoop implements RtrsSession {
   private finish(slot: Slot): void {
     const { request, dataLength } = slot;
     if (request.isRead && dataLength > 0) {
-      const data = (this.chunks[request.permit] as Memory).bytes.subarray(0, dataLength);
+      const data = (this.chunks[this.slots.indexOf(slot)] as Memory).bytes.subarray(0, dataLength);
       (request.memory as Memory).bytes.set(data, request.memoryOffset);
     }
     this.complete(slot, slot.errno);
