@@ -7,10 +7,11 @@ import { AttachHost, formatSize, type NbdEndpointAddress, parseRnbdUri } from ".
 import { createLog } from "./log.js";
 import { ATTACH_OPTIONS, checkOptions, defaultDataDirectory } from "./options.js";
 import type { Reporter } from "./reporter.js";
-import { untilSignal } from "./signals.js";
+import { StopSignal } from "./signals.js";
 
 export async function runAttach(uri: string, raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(ATTACH_OPTIONS, raw);
+  const stop = new StopSignal();
   const target = parseRnbdUri(uri);
   const attached = await AttachHost.start({
     addresses: options.address,
@@ -31,7 +32,7 @@ export async function runAttach(uri: string, raw: unknown, reporter: Reporter): 
         : reporter.event("disconnected", {}, "the server is gone; requests wait until it is back"),
   });
   reporter.event("ready", attachedFields(attached), attachedText(attached));
-  const signal = await untilSignal(attached.failed);
+  const signal = await stop.wait(attached.failed);
   await attached.close();
   reporter.event("stopped", { signal }, "detached");
 }

@@ -20,7 +20,7 @@ import {
 import { createLog } from "./log.js";
 import { BENCH_OPTIONS, checkOptions } from "./options.js";
 import type { Reporter } from "./reporter.js";
-import { untilSignal } from "./signals.js";
+import { StopSignal } from "./signals.js";
 
 /** The measurements, by the name they are called with. */
 const TESTS: Readonly<Record<string, readonly Omit<BenchRun, "durationMs">[]>> = {
@@ -83,6 +83,7 @@ export async function runBench(
 }
 
 async function respond(address: string, options: BenchOptions, reporter: Reporter): Promise<void> {
+  const stop = new StopSignal({ orStdinEnd: true });
   await using host = await openHost({
     addresses: [address],
     backend: options.backend,
@@ -91,7 +92,7 @@ async function respond(address: string, options: BenchOptions, reporter: Reporte
   });
   startBenchResponder(host);
   reporter.event("ready", { addresses: [address] }, `answering benchmarks on ${address}`);
-  await untilSignal(new Promise<never>(() => {}), { orStdinEnd: true });
+  await stop.wait(new Promise<never>(() => {}));
 }
 
 async function startResponder(

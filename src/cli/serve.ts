@@ -6,10 +6,11 @@ import { formatSize, ServerHost } from "../runtime/index.js";
 import { createLog } from "./log.js";
 import { checkOptions, SERVE_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
-import { untilSignal } from "./signals.js";
+import { StopSignal } from "./signals.js";
 
 export async function runServe(raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(SERVE_OPTIONS, raw);
+  const stop = new StopSignal({ orStdinEnd: options.untilStdinEnds });
   const folder = resolve(options.data ?? ".");
   const server = await ServerHost.start({
     addresses: options.address,
@@ -55,7 +56,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     },
     lines.join("\n"),
   );
-  const signal = await untilSignal(server.failed, { orStdinEnd: options.untilStdinEnds });
+  const signal = await stop.wait(server.failed);
   await server.close();
   reporter.event("stopped", { signal }, "stopped; everything is on disk");
 }

@@ -1,36 +1,44 @@
 // SPDX-License-Identifier: MIT
 
+/** How a command is asked to stop. */
+export type StopCause = NodeJS.Signals | "stdin";
+
 /**
- * Waits for SIGINT or SIGTERM, or for `failed`. A second signal while the first is being handled
- * ends the process at once.
- * @param options.orStdinEnd also stop when standard input ends: a child's way to notice that the
- *   process which started it is gone, however it went.
- * @returns the signal's name, or "stdin".
- * @throws what `failed` rejects with.
+ * SIGINT and SIGTERM, caught from construction on: a command makes one before it does anything, so that
+ * no signal finds it between being ready and listening. A second signal ends the process at once.
  */
-export async function untilSignal(
-  failed: Promise<never>,
-  options: { readonly orStdinEnd?: boolean } = {},
-): Promise<NodeJS.Signals | "stdin"> {
-  const signal = new Promise<NodeJS.Signals | "stdin">((resolve) => {
-    let count = 0;
-    const onSignal = (name: NodeJS.Signals): void => {
-      count++;
-      if (count > 1) process.exit(130);
-      resolve(name);
-    };
-    process.on("SIGINT", onSignal);
-    process.on("SIGTERM", onSignal);
-    if (options.orStdinEnd === true) {
+export class StopSignal {
+  private readonly stopped: Promise<StopCause>;
+
+  /**
+   * @param options.orStdinEnd also stop when standard input ends: a child's way to notice that the
+   *   process which started it is gone, however it went.
+   */
+  constructor(options: { readonly orStdinEnd?: boolean } = {}) {
+    this.stopped = new Promise((resolve) => {
+      let count = 0;
+      const onSignal = (name: NodeJS.Signals): void => {
+        count++;
+        if (count > 1) process.exit(130);
+        resolve(name);
+      };
+      process.on("SIGINT", onSignal);
+      process.on("SIGTERM", onSignal);
+      if (options.orStdinEnd !== true) return;
+      // Watching it must not keep a process alive that has nothing else to do.
+      (process.stdin as { unref?: () => void }).unref?.();
       process.stdin.resume();
       process.stdin.on("end", () => resolve("stdin"));
       process.stdin.on("error", () => resolve("stdin"));
-    }
-  });
-  try {
-    return await Promise.race([signal, failed]);
-  } finally {
-    // An open standard input would keep the process alive.
-    if (options.orStdinEnd === true) process.stdin.destroy();
+    });
+  }
+
+  /**
+   * Waits to be stopped.
+   * @returns why.
+   * @throws what `failed` rejects with, if that comes first.
+   */
+  wait(failed: Promise<never>): Promise<StopCause> {
+    return Promise.race([this.stopped, failed]);
   }
 }

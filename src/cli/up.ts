@@ -13,7 +13,7 @@ import { attachedFields, attachedText, socketIn } from "./attach.js";
 import { createLog } from "./log.js";
 import { checkOptions, defaultDataDirectory, UP_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
-import { untilSignal } from "./signals.js";
+import { StopSignal } from "./signals.js";
 
 const VOLUME = "disk";
 /**
@@ -41,6 +41,7 @@ interface ServerProcess {
 
 export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(UP_OPTIONS, raw);
+  const stop = new StopSignal();
   const folder = dataFolder(options.data ?? defaultDataDirectory());
   const file = join(folder, `${VOLUME}.img`);
   const serveArguments = [
@@ -71,7 +72,7 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
   const fields = { ...attachedFields(attached), addresses: addresses.map(String), file };
   reporter.event("ready", { ...fields, serverPid: server.pid }, welcome(attached, addresses, file));
   try {
-    const signal = await untilSignal(Promise.race([attached.failed, server.failed]));
+    const signal = await stop.wait(Promise.race([attached.failed, server.failed]));
     reporter.event("stopping", { signal }, null);
   } finally {
     // The client first: what it still has in flight needs the server.

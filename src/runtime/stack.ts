@@ -34,6 +34,9 @@ export interface StackOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
+/** How long peers get to confirm that connections are over, so that a lost goodbye is repeated. */
+const GOODBYE_TIMEOUT_MS = 1_000;
+
 /** A running stack. Everything in it ends with `close`. */
 export class Stack {
   readonly addresses: readonly IpAddress[];
@@ -139,7 +142,10 @@ export class Stack {
   /** Says goodbye on every connection, stops the lane and frees everything. */
   async close(): Promise<void> {
     this.cm.close();
+    this.lane.wake();
+    await this.until(() => this.cm.goodbyeCount === 0, GOODBYE_TIMEOUT_MS);
     await this.lane.stop();
+    this.cm.release();
     this.context.close();
     this.link.close();
     this.poller.close();
