@@ -2,22 +2,30 @@
 // A lane: one NIC with its loop, shared-nothing. It moves packets between the link and the device,
 // gives every machine its turn, and sleeps when there is nothing to do. More cores mean more lanes.
 //
-// A turn never blocks. Between turns the loop first stays close (a wait of at most a millisecond on
-// this thread, cheap to wake from) and, after a while without traffic, sleeps in `poll` on another
-// thread, where it costs no processor time at all.
+// A turn never blocks. After a turn in which nothing moved the loop stays close: it waits at once,
+// on this thread, for at most a millisecond; a packet ends that wait some microseconds sooner than
+// it would end a sleep. It does not spin: that is 5 us faster while every process has a processor
+// of its own, and a thousand times slower as soon as one has not. After a while without traffic it
+// sleeps in libuv, where it costs no processor time at all.
+//
+// Node's own event loop gets its turn when it has events, and otherwise every half a millisecond,
+// for the sake of its timers.
 
 import { assert, type Machine } from "../base/index.js";
 import { monotonicNs, type OsLink, type Poller } from "../os/index.js";
 import { type Device, TxBatch } from "../transport/index.js";
 
-/** After this long without traffic the loop leaves this thread and sleeps. */
+/** After this long without traffic the loop stops waiting on this thread and sleeps. */
 const LINGER_NS = 2_000_000;
-/** Longest run of turns before Node's event loop gets its own. */
+/** Longest run of turns and waits before Node's event loop gets its turn; a wait may add 1 ms. */
 const BUSY_NS = 500_000;
 /** Rounds in which machines may hand work to each other before packets move again. */
 const PUMP_ROUNDS_MAX = 8;
-/** 16 full GSO messages. */
-const TX_BYTES = 16 * 65_536;
+/**
+ * Four full GSO messages: enough to make a system call cheap, little enough that the peer can begin
+ * while the next batch is built, and that the bytes are still in the processor's second cache then.
+ */
+const TX_BYTES = 4 * 65_536;
 
 export interface LaneOptions {
   readonly poller: Poller;
@@ -34,7 +42,7 @@ export interface LaneCounters {
   turns: number;
   /** Turns in which nothing moved. */
   idleTurns: number;
-  /** Times that the loop left the processor. */
+  /** Times that the loop slept in libuv. */
   sleeps: number;
 }
 
@@ -120,13 +128,16 @@ export class Lane {
         }
         this.counters.idleTurns++;
         const waitNs = this.deadlineNs() - nowNs;
-        if (waitNs > 0 && nowNs - this.quietSinceNs > LINGER_NS) {
+        if (waitNs <= 0) {
+          this.poller.poll();
+        } else if (nowNs - this.quietSinceNs > LINGER_NS) {
           this.sleep(waitNs);
           return;
+        } else {
+          this.poller.waitBriefly(waitNs);
+          if (this.poller.eventLoopIsReady) break;
         }
-        if (waitNs > 0) this.poller.waitBriefly(waitNs);
-        else this.poller.poll();
-        break;
+        nowNs = monotonicNs();
       }
     } catch (error) {
       this.fail(error);
