@@ -3,7 +3,7 @@
 // The command line. Each command is a file of its own; here is only how they are called.
 
 import { readFileSync } from "node:fs";
-import { Command, CommanderError, Option } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { runAttach } from "./attach.js";
 import { runBench } from "./bench.js";
@@ -28,7 +28,7 @@ function collectWhole(value: string, before: readonly string[] | undefined): rea
 function onOff(value: string): boolean {
   if (["true", "on", "yes", "1"].includes(value)) return true;
   if (["false", "off", "no", "0"].includes(value)) return false;
-  throw new CommanderError(2, "farpage.invalid", `"${value}" is neither true nor false`);
+  throw new InvalidArgumentError("It is neither true nor false.");
 }
 
 function common(command: Command): Command {
@@ -119,9 +119,9 @@ common(program.command("attach"))
 
 common(program.command("bench"))
   .description(
-    "bandwidth, latency, message rate and block I/O, between two processes over loopback",
+    "bandwidth, latency and message rate of RDMA, between two processes over loopback",
   )
-  .argument("[test...]", "write, read, latency, rate, nbd; all of them by default")
+  .argument("[test...]", "write, read, latency, rate; all of them by default")
   .option("--duration <seconds>", "per measurement", "2")
   .option("--address <ip>", "two local addresses", collect)
   .addOption(new Option("--role <role>").hideHelp())
