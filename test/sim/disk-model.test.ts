@@ -122,6 +122,17 @@ describe("DiskModel", () => {
     read(model, sector(0));
   });
 
+  it("zeroes that several may have written → a read doesn't tell whose they are", () => {
+    const model = new DiskModel(1);
+    const zeroes = model.startWrite(0, 1, true);
+    model.crash();
+    model.endWrite(zeroes, "done", false);
+    read(model, sector(0));
+    model.startFlush(1);
+    model.endFlush(1, true);
+    read(model, sector(0));
+  });
+
   it("a flush that succeeds though a crash lost a write before it → found lying", () => {
     const model = new DiskModel(1);
     written(model);

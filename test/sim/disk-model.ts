@@ -166,13 +166,13 @@ export class DiskModel {
     for (let index = 0; index < read.count; index++) {
       const sector = read.first + index;
       const legal = this.at(read.legal, index);
-      const found = this.findWriter(words, index * WORDS, sector, legal);
-      if (found < 0) this.checkBytes(bytes, index * SECTOR_BYTES, sector, legal);
+      const found = this.findWriters(words, index * WORDS, sector, legal);
+      if (found.length === 0) this.checkBytes(bytes, index * SECTOR_BYTES, sector, legal);
       this.checkedSectors++;
       // With no write about, what was read is what is there.
-      if (found < 0 || this.at(this.pending, sector).size > 0) continue;
+      if (found.length === 0 || this.at(this.pending, sector).size > 0) continue;
       if (read.startedAt < this.crashedAt) continue;
-      if (this.isUndisturbed(legal, read)) this.current[sector] = new Set([found]);
+      if (this.isUndisturbed(legal, read)) this.current[sector] = new Set(found);
     }
   }
 
@@ -225,16 +225,16 @@ export class DiskModel {
     }
   }
 
-  private findWriter(
+  /** Whose the sector may be: of several only where all wrote zeroes. */
+  private findWriters(
     words: Uint32Array,
     offset: number,
     sector: number,
     legal: ReadonlySet<number>,
-  ): number {
-    for (const id of legal) {
-      if (this.matches(words, offset, sector, this.writes.get(id) as Write)) return id;
-    }
-    return -1;
+  ): number[] {
+    return [...legal].filter((id) => {
+      return this.matches(words, offset, sector, this.writes.get(id) as Write);
+    });
   }
 
   private matches(words: Uint32Array, offset: number, sector: number, write: Write): boolean {
