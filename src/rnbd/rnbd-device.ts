@@ -470,7 +470,7 @@ export class RnbdDevice implements BlockDevice {
 
   private noteDurability(command: RnbdCommand): void {
     if (command.isFlush) this.durableSerial = Math.max(this.durableSerial, command.serial);
-    else if (command.guardIndex >= 0 && (command.operation & RNBD_FLAG.FUA) === 0) {
+    else if (!command.isRead && (command.operation & RNBD_FLAG.FUA) === 0) {
       this.changeSerial++;
       (command.request as BlockRequest).stage = STAGE_CACHED;
     }

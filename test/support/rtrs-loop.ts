@@ -176,7 +176,7 @@ export class RtrsLoop implements RtrsSession {
       slot.errno = errno;
       slot.dataLength = dataLength;
       // Some answers dawdle, so that much can happen behind the back of an executed request.
-      slot.delay = this.random === null || this.chance(4) ? 0 : randomBelow(this.random, 20);
+      slot.delay = this.random === null || this.chance(4) ? 0 : randomBelow(this.random, 60);
     }
     this.settle();
   }
