@@ -118,9 +118,7 @@ common(program.command("attach"))
   .action((uri, options) => run(options.json, (reporter) => runAttach(uri, options, reporter)));
 
 common(program.command("bench"))
-  .description(
-    "bandwidth, latency and message rate of RDMA, between two processes over loopback",
-  )
+  .description("bandwidth, latency and message rate of RDMA, between two processes over loopback")
   .argument("[test...]", "write, read, latency, rate; all of them by default")
   .option("--duration <seconds>", "per measurement", "2")
   .option("--address <ip>", "two local addresses", collect)
