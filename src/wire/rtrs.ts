@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // RTRS messages as Linux 6.1 speaks them: the two messages in CM private data, the two of the info
 // exchange, the headers of requests and replies, and the 32-bit immediate. Bytes only; what they
-// mean to a session is `rtrs/`'s business. Facts: docs/protocols/rtrs.md (sections 2 to 7 of the
+// mean to a session is `rtrs/`'s business. Facts: docs/rtrs.md (sections 2 to 7 of the
 // facts page). Every field is little-endian; the immediate alone is a number that the transport
 // writes in network order.
 //
