@@ -81,7 +81,7 @@ export interface RtrsServerOptions {
   /**
    * A chunk's key is invalid while the server looks at the chunk, and each reply carries a fresh one
    * (default true). False: keys stay valid for the session; what a late write can then do is told in
-   * docs/protocols/rtrs.md.
+   * docs/rtrs.md.
    */
   readonly alwaysInvalidate?: boolean;
   /** Sessions at a time, default 16. */
