@@ -22,7 +22,7 @@ import {
 import { DiskWorkload } from "../sim/disk-workload.js";
 import { buildStack, type SimStack } from "../sim/stack.js";
 import { containsSecret, GuardedMemorySource } from "./guarded-memory.js";
-import { Mutator } from "./mutate.js";
+import { type Field, Mutator } from "./mutate.js";
 import { PACKET_BYTES_MAX, PacketMutator } from "./roce-mutate.js";
 
 const MILLISECOND = 1_000_000;
@@ -38,6 +38,27 @@ const RECORD_COUNT = 64;
 const HEARTBEAT_NS = 100 * MILLISECOND;
 /** Chunks of every session, and room for receive buffers, message slots and CM buffers. */
 const SERVER_BYTES_MAX = SESSION_COUNT_MAX * QUEUE_DEPTH * (CHUNK_BYTES + 8192) + (8 << 20);
+
+/** RTRS headers of requests: WRITE, READ without descriptor, READ with one. */
+const HEADER_BYTES: readonly number[] = [4, 8, 24];
+/** Fields of an RNBD I/O message and of the RTRS header behind it, from the message's start. */
+const IO_FIELDS: readonly Field[] = [
+  { name: "type", offset: 0, bytes: 2, isLittle: true },
+  { name: "device", offset: 4, bytes: 4, isLittle: true },
+  { name: "sector", offset: 8, bytes: 8, isLittle: true },
+  { name: "operation and flags", offset: 16, bytes: 4, isLittle: true },
+  { name: "bytes", offset: 20, bytes: 4, isLittle: true },
+  { name: "priority", offset: 24, bytes: 2, isLittle: true },
+];
+const RTRS_FIELDS: readonly Field[] = [
+  { name: "RTRS type", offset: 32, bytes: 2, isLittle: true },
+  { name: "user length", offset: 34, bytes: 2, isLittle: true },
+  { name: "flags", offset: 36, bytes: 2, isLittle: true },
+  { name: "segments", offset: 38, bytes: 2, isLittle: true },
+  { name: "address", offset: 40, bytes: 8, isLittle: true },
+  { name: "key", offset: 48, bytes: 4, isLittle: true },
+  { name: "length", offset: 52, bytes: 4, isLittle: true },
+];
 
 /** A client host with one volume of the server. */
 interface Party {
@@ -341,6 +362,13 @@ export class HostileSystem {
       if (start > BTH_BYTES && mutator.oneIn(4)) {
         // The last extended header of an opcode with immediate is the immediate.
         mutator.editField(changed, [{ name: "immediate", offset: start - 4, bytes: 4 }]);
+        continue;
+      }
+      if (mutator.oneIn(2)) {
+        const io = end - mutator.pick(HEADER_BYTES) - 32;
+        const fields = mutator.oneIn(4) ? RTRS_FIELDS : IO_FIELDS;
+        const inside = fields.map((field) => ({ ...field, offset: io + field.offset }));
+        if (io >= start) mutator.editField(changed, inside);
         continue;
       }
       const reach = Math.min(end - start, mutator.pick([8, 24, 64, 320]));

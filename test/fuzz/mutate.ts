@@ -4,11 +4,13 @@
 
 import { type Random, randomBelow } from "../../src/base/index.js";
 
-/** A field at a place that the format gives it: a big-endian number of 1 .. 8 bytes. */
+/** A field at a place that the format gives it: a number of 1 .. 8 bytes. */
 export interface Field {
   readonly name: string;
   readonly offset: number;
   readonly bytes: 1 | 2 | 3 | 4 | 8;
+  /** Little-endian; big-endian otherwise. */
+  readonly isLittle?: boolean;
 }
 
 /** Numbers at the edges of things. */
@@ -63,13 +65,16 @@ export class Mutator {
   /** Changes one field in place: an edge, a neighbour of its value, or a copy of another field. */
   editField(bytes: Uint8Array, fields: readonly Field[]): void {
     const field = this.pick(fields);
-    if (field.offset + field.bytes > bytes.length) return;
+    if (field.offset < 0 || field.offset + field.bytes > bytes.length) return;
     const kind = this.below(4);
+    const place = bytes.subarray(field.offset, field.offset + field.bytes);
     if (kind === 0) {
+      if (field.isLittle) place.reverse();
       this.addTo(bytes, field, this.below(2) === 0 ? 1 : -1);
+      if (field.isLittle) place.reverse();
     } else if (kind === 1) {
       const from = this.pick(fields);
-      if (from.offset + field.bytes > bytes.length) return;
+      if (from.offset < 0 || from.offset + field.bytes > bytes.length) return;
       bytes.copyWithin(field.offset, from.offset, from.offset + field.bytes);
     } else {
       for (let left = field.bytes; left > 0; ) {
@@ -80,6 +85,7 @@ export class Mutator {
         }
         left -= width;
       }
+      if (field.isLittle) place.reverse();
     }
   }
 
