@@ -195,6 +195,7 @@ export function repeatReadOrAtomic(responder: Responder, packet: RxPacket): Drop
     if (atomicEthKey(view, extended) !== resources.keys[slot]) {
       return DROP_REASON.DUPLICATE_UNSAVED;
     }
+    if (resources.isStillToSend(slot, packet.psn, 1)) return DROP_REASON.NONE;
     responder.queueRead(slot, packet.psn, 1, 0, NO_REGION, 0, 0, true);
     device.activate(qp);
     return DROP_REASON.NONE;
@@ -204,6 +205,8 @@ export function repeatReadOrAtomic(responder: Responder, packet: RxPacket): Drop
   const low = rethAddressLow(view, extended);
   const count = Math.max(1, Math.ceil(length / qp.pathMtu));
   if (!isPartOfRead(responder, slot, packet, count)) return DROP_REASON.DUPLICATE_UNSAVED;
+  // Asked for again because we are slow, not because anything was lost: it is on its way.
+  if (resources.isStillToSend(slot, packet.psn, count)) return DROP_REASON.NONE;
   let region = NO_REGION;
   if (length > 0) {
     const key = rethKey(view, extended);

@@ -97,18 +97,34 @@ export class ResponderResources {
   }
 
   /**
-   * Puts a slot's answer, or its repeat, at the end of the list, first taking it out if it is
-   * there.
+   * Puts a slot's answer, or its repeat, in the list, in the order of PSNs: a repeated answer that
+   * came behind newer ones would look like a loss of it to the requester.
    */
   queueReply(slot: number, isRepeat: boolean): void {
     if (this.isQueued[slot] === 1) this.removeReply(slot);
     this.isQueued[slot] = 1;
     this.isRepeat[slot] = isRepeat ? 1 : 0;
-    this.nexts[slot] = NONE;
-    this.previouses[slot] = this.replyTail;
-    if (this.replyTail === NONE) this.replyHead = slot;
-    else this.nexts[this.replyTail] = slot;
-    this.replyTail = slot;
+    const psn = this.replyPsns[slot] as number;
+    let next = NONE;
+    let previous = this.replyTail;
+    while (previous !== NONE && psnDiff(this.replyPsns[previous] as number, psn) > 0) {
+      next = previous;
+      previous = this.previouses[previous] as number;
+    }
+    this.nexts[slot] = next;
+    this.previouses[slot] = previous;
+    if (previous === NONE) this.replyHead = slot;
+    else this.nexts[previous] = slot;
+    if (next === NONE) this.replyTail = slot;
+    else this.previouses[next] = slot;
+  }
+
+  /** Whether a queued answer has all of PSNs `psn .. psn + packetCount - 1` still to send. */
+  isStillToSend(slot: number, psn: number, packetCount: number): boolean {
+    if (this.isQueued[slot] === 0) return false;
+    const from = psnDiff(psn, this.replyPsns[slot] as number);
+    const end = this.replyPacketCounts[slot] as number;
+    return from >= (this.replySents[slot] as number) && from + packetCount <= end;
   }
 
   /** Takes a slot's answer out of the list. */
@@ -134,10 +150,15 @@ export class ResponderResources {
     for (let slot = this.replyHead; slot !== NONE; slot = this.nexts[slot] as number) {
       assert(this.isQueued[slot] === 1, "what is in the list knows it");
       assert(this.previouses[slot] === previous, "the list is linked both ways");
+      const ahead = previous === NONE ? 1 : this.distance(previous, slot);
+      assert(ahead > 0, "answers are in the order of PSNs");
       previous = slot;
       queued++;
     }
     assert(previous === this.replyTail, "the list ends at its tail");
     assert(queued === this.isQueued.reduce((sum, flag) => sum + flag, 0), "no answer is lost");
+  }
+  private distance(earlier: number, later: number): number {
+    return psnDiff(this.replyPsns[later] as number, this.replyPsns[earlier] as number);
   }
 }
