@@ -45,6 +45,19 @@ describe("DiskModel", () => {
     expect(() => read(model, sector(0))).toThrow(ModelViolation);
   });
 
+  it("two writes of zeroes look alike → a read of zeroes forgets neither", () => {
+    const model = new DiskModel(1);
+    const data = written(model);
+    const zeroes = model.startWrite(0, 1, true);
+    model.crash();
+    model.endWrite(zeroes, "done", false);
+    read(model, sector(0));
+    model.startFlush(1);
+    model.endFlush(1, true);
+    read(model, sector(0));
+    expect(() => read(model, sector(data))).toThrow(ModelViolation);
+  });
+
   it("a write in flight → reads give old, new or a mixture of bytes, nothing else", () => {
     const model = new DiskModel(1);
     const old = written(model);
