@@ -153,13 +153,15 @@ async function spawnOnce(
       ...serveArguments,
     ],
     // A group of its own: Ctrl-C reaches this process alone, which stops the client first.
-    { stdio: ["pipe", "pipe", "inherit"], detached: true },
+    { stdio: ["pipe", "pipe", "pipe"], detached: true },
   );
   const ended = new Promise<number | null>((resolveEnd) => {
     child.once("exit", (status) => resolveEnd(status));
     child.once("error", () => resolveEnd(null));
   });
+  // Its error reaches us as an event, and our user once, from us.
   await readyOf(child, ended);
+  child.stderr?.pipe(process.stderr);
   let stopping = false;
   const failed = ended.then((status): Promise<never> => {
     if (stopping) return new Promise(() => {});
@@ -182,12 +184,20 @@ async function spawnOnce(
 /** Reads the server's events until it is ready; throws its error as ours. */
 async function readyOf(child: ChildProcess, ended: Promise<number | null>): Promise<void> {
   if (child.stdout === null) throw new FarpageError("EIO", "the server process has no output");
+  let complaints = "";
+  const keep = (text: unknown): void => {
+    complaints = `${complaints}${String(text)}`.slice(-4096);
+  };
+  child.stderr?.on("data", keep);
   const lines = createInterface({ input: child.stdout });
   const timer = setTimeout(() => child.kill("SIGKILL"), CHILD_TIMEOUT_MS);
   try {
     for await (const line of lines) {
       const event = CHILD_EVENT.parse(JSON.parse(line));
-      if (event.event === "ready") return;
+      if (event.event === "ready") {
+        process.stderr.write(complaints);
+        return;
+      }
       if (event.event === "error") {
         throw new FarpageError(event.code ?? "EIO", event.text ?? "the server failed");
       }
@@ -196,7 +206,9 @@ async function readyOf(child: ChildProcess, ended: Promise<number | null>): Prom
     clearTimeout(timer);
     lines.close();
     child.stdout.resume();
+    child.stderr?.off("data", keep);
   }
+  process.stderr.write(complaints);
   throw new FarpageError("ESHUTDOWN", `the server process ended (status ${await ended})`);
 }
 

@@ -32,6 +32,8 @@ export interface AttachHostOptions {
   readonly connectTimeoutMs?: number;
   /** Requests fail with ETIMEDOUT when the server has been away for so long; default never. */
   readonly ioTimeoutMs?: number;
+  /** How long clients, the last flush and the server each get when the host closes, default 10,000. */
+  readonly closeTimeoutMs?: number;
   /** The session is lost (false), or is back (true). */
   readonly onSession?: (up: boolean) => void;
   readonly backend?: BackendChoice;
@@ -44,7 +46,6 @@ const CONNECT_TIMEOUT_MS = 30_000;
 /** A client that died holds its volume until the server has missed it; we wait for that. */
 const BUSY_RETRY_MS = 12_000;
 const BUSY_PAUSE_MS = 500;
-/** How long clients and the server get to finish when the host closes. */
 const CLOSE_TIMEOUT_MS = 10_000;
 
 export class AttachHost {
@@ -62,6 +63,7 @@ export class AttachHost {
   private readonly device: RnbdDevice;
   private readonly endpoint: NbdEndpoint;
   private readonly log: Log;
+  private readonly closeTimeoutMs: number;
 
   private constructor(parts: {
     readonly options: AttachHostOptions;
@@ -75,6 +77,7 @@ export class AttachHost {
     this.addresses = options.addresses;
     this.volume = options.target.volume;
     this.log = options.log;
+    this.closeTimeoutMs = options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
     this.stack = stack;
     this.backend = stack.backend;
     this.client = parts.client;
@@ -132,15 +135,17 @@ export class AttachHost {
   async close(): Promise<void> {
     this.endpoint.drain();
     this.stack.lane.wake();
-    const drained = await this.stack.until(() => this.endpoint.isIdle, CLOSE_TIMEOUT_MS);
+    const drained = await this.stack.until(() => this.endpoint.isIdle, this.closeTimeoutMs);
     if (!drained) this.log.error("requests were still waiting for the server; they are lost");
     if (drained && !this.readOnly && this.client.isConnected) {
-      await this.stack.flush(this.device).catch((error) => this.log.error(String(error)));
+      // The server may go away meanwhile, and a flush would wait for its return.
+      const flushed = this.stack.flush(this.device, this.closeTimeoutMs);
+      await flushed.catch((error) => this.log.error(String(error)));
     }
-    if (drained) {
+    if (this.device.inflight === 0) {
       this.client.close();
       this.stack.lane.wake();
-      await this.stack.until(() => this.client.isClosed, CLOSE_TIMEOUT_MS);
+      await this.stack.until(() => this.client.isClosed, this.closeTimeoutMs);
     }
     await this.stack.close();
   }
@@ -217,7 +222,8 @@ async function openVolume(
         timeout(leftMs, () =>
           client.isConnected
             ? `${server} does not answer the request to open "${target.volume}"`
-            : `${server} can't be reached: is farpage serve running there, and UDP port 4791 open?`,
+            : `${server} can't be reached${reasonOf(client)}: is farpage serve running there, ` +
+              "and UDP port 4791 open?",
         ),
       ]);
     } catch (error) {
@@ -244,6 +250,11 @@ function openOnce(
     });
     stack.lane.wake();
   });
+}
+
+/** What the last attempt died of, in parentheses. */
+function reasonOf(client: RnbdClient): string {
+  return client.lastError === null ? "" : ` (${client.lastError.message})`;
 }
 
 function timeout(ms: number, message: () => string): Promise<never> {

@@ -22,6 +22,7 @@ import {
   SEND_FLAG,
   SendWorkRequest,
   WC_FLAG,
+  WC_OPCODE,
   WC_STATUS,
   WorkCompletion,
   WR_OPCODE,
@@ -61,6 +62,16 @@ export interface QueueSizes {
   readonly sendDepth?: number;
   /** Receives posted at most, default 128. */
   readonly receiveDepth?: number;
+}
+
+/** What a connection asks of the host that made it. */
+export interface ConnectionOwner {
+  /** Something was posted. */
+  wake(): void;
+  /** A promise was settled. */
+  onSettled(): void;
+  /** The connection is over: it is no machine of the lane any more. */
+  detach(connection: Connection): void;
 }
 
 interface Waiter {
@@ -107,8 +118,7 @@ export class Connection implements Machine, AsyncDisposable {
   readonly closed: Promise<void>;
 
   private readonly cq: CompletionQueue;
-  private readonly wake: () => void;
-  private readonly detach: (connection: Connection) => void;
+  private readonly owner: ConnectionOwner;
   private readonly sends = new Map<number, Waiter>();
   private readonly receives = new Map<number, Waiter>();
   private readonly sendRequest = new SendWorkRequest();
@@ -124,15 +134,13 @@ export class Connection implements Machine, AsyncDisposable {
     readonly cq: CompletionQueue;
     readonly id: CmId;
     readonly privateData: Uint8Array;
-    readonly wake: () => void;
-    readonly detach: (connection: Connection) => void;
+    readonly owner: ConnectionOwner;
   }) {
     this.qp = options.qp;
     this.cq = options.cq;
     this.id = options.id;
     this.privateData = options.privateData;
-    this.wake = options.wake;
-    this.detach = options.detach;
+    this.owner = options.owner;
     this.closed = new Promise((resolve) => {
       this.settleClosed = resolve;
     });
@@ -215,26 +223,28 @@ export class Connection implements Machine, AsyncDisposable {
 
   /**
    * Posts a receive at once; several may wait, and messages fill them in the order of the calls.
-   * @returns when a message of the peer has landed in `into`.
+   * @returns when a message of the peer has landed in `into`. Errors as for `write`.
    */
-  receive(into: LocalRange | MemoryRegion): Promise<ReceivedMessage> {
+  async receive(into: LocalRange | MemoryRegion): Promise<ReceivedMessage> {
+    this.assertOpen();
     const wr = this.recvRequest;
     wr.wrId = this.nextWrId++;
     wr.sgeCount = 1;
     fillEntry(wr.sges[0], into);
     this.qp.postRecv(wr);
-    return this.waitFor(this.receives, wr.wrId).then((wc) => ({
+    const wc = await this.waitFor(this.receives, wr.wrId);
+    return {
       length: wc.byteLength,
       immediate: (wc.flags & WC_FLAG.WITH_IMM) !== 0 ? wc.immediate : null,
-      isWrite: wc.opcode !== 128,
-    }));
+      isWrite: wc.opcode === WC_OPCODE.RECV_RDMA_WITH_IMM,
+    };
   }
 
   /** Ends the connection and frees its queue pair; what was under way fails with WR_FLUSH_ERR. */
   async close(): Promise<void> {
     if (!this.over) {
       this.id.disconnect();
-      this.wake();
+      this.owner.wake();
     }
     await this.closed;
   }
@@ -243,12 +253,12 @@ export class Connection implements Machine, AsyncDisposable {
     await this.close();
   }
 
-  /** @internal The CM said that it is over. */
-  onDisconnected(): void {
+  /** @internal The CM said that it is over, or nobody is there any more to say so. */
+  end(): void {
     if (this.over) return;
     this.over = true;
     this.pump();
-    this.detach(this);
+    this.owner.detach(this);
     this.id.destroy();
     this.qp.destroy();
     this.cq.destroy();
@@ -258,6 +268,7 @@ export class Connection implements Machine, AsyncDisposable {
       waiters.clear();
     }
     this.settleClosed();
+    this.owner.onSettled();
   }
 
   pump(): void {
@@ -268,8 +279,9 @@ export class Connection implements Machine, AsyncDisposable {
     }
   }
 
+  /** Completions also come while the device sends, after this machine has had its turn. */
   deadlineNs(): number {
-    return Number.POSITIVE_INFINITY;
+    return this.cq.count > 0 ? 0 : Number.POSITIVE_INFINITY;
   }
 
   checkInvariants(): void {
@@ -281,6 +293,7 @@ export class Connection implements Machine, AsyncDisposable {
     const waiter = waiters.get(wc.wrId);
     if (waiter === undefined) return;
     waiters.delete(wc.wrId);
+    this.owner.onSettled();
     if (wc.status === WC_STATUS.SUCCESS) waiter.resolve(Object.assign(new WorkCompletion(), wc));
     else {
       waiter.reject(completionError(wc));
@@ -289,8 +302,12 @@ export class Connection implements Machine, AsyncDisposable {
     }
   }
 
-  private fillLocal(opcode: WrOpcode, local: LocalRange | MemoryRegion): void {
+  private assertOpen(): void {
     if (this.over) throw new FarpageError("ENOTCONN", "the connection is closed");
+  }
+
+  private fillLocal(opcode: WrOpcode, local: LocalRange | MemoryRegion): void {
+    this.assertOpen();
     const wr = this.sendRequest;
     wr.opcode = opcode;
     wr.sendFlags = SEND_FLAG.SIGNALED;
@@ -326,7 +343,7 @@ export class Connection implements Machine, AsyncDisposable {
   private waitFor(waiters: Map<number, Waiter>, wrId: number): Promise<WorkCompletion> {
     return new Promise((resolve, reject) => {
       waiters.set(wrId, { resolve, reject });
-      this.wake();
+      this.owner.wake();
     });
   }
 }

@@ -11,7 +11,13 @@ import {
   type ProtectionDomain,
   WorkCompletion,
 } from "../verbs/index.js";
-import { Connection, connectError, createQueues, type QueueSizes } from "./connection.js";
+import {
+  Connection,
+  type ConnectionOwner,
+  connectError,
+  createQueues,
+  type QueueSizes,
+} from "./connection.js";
 import { Failure } from "./failure.js";
 import { type Log, SILENT_LOG } from "./log.js";
 import { Stack } from "./stack.js";
@@ -40,6 +46,8 @@ export interface ConnectOptions extends QueueSizes {
   readonly timeoutMs?: number;
 }
 
+type Queues = ReturnType<typeof createQueues>;
+
 const NS_PER_MS = 1_000_000;
 
 /**
@@ -67,13 +75,21 @@ export class Host implements AsyncDisposable {
   readonly stack: Stack;
   private readonly machine: HostMachine;
   private readonly contexts: Context[] = [];
+  private readonly connectionOwner: ConnectionOwner = {
+    wake: () => this.stack.lane.wake(),
+    onSettled: () => this.stack.lane.yieldToNode(),
+    detach: (gone) => {
+      this.machine.connections.delete(gone.id);
+      this.stack.lane.remove(gone);
+    },
+  };
   private closing: Promise<void> | null = null;
 
   /** @internal */
   constructor(stack: Stack, failure: Failure) {
     this.stack = stack;
     this.addresses = stack.addresses.map(String);
-    this.machine = new HostMachine(stack.cm.createChannel());
+    this.machine = new HostMachine(stack.cm.createChannel(), () => stack.lane.yieldToNode());
     failure.promise.catch((error) => this.machine.fail(error));
     stack.lane.add(this.machine);
   }
@@ -98,9 +114,10 @@ export class Host implements AsyncDisposable {
   async connect(options: ConnectOptions): Promise<Connection> {
     const destination = IpAddress.parse(options.address);
     const source = this.sourceFor(destination, options.source);
-    const queues = createQueues(options.pd, options);
     const id = this.machine.channel.createId("TCP");
+    let queues: Queues | null = null;
     try {
+      queues = createQueues(options.pd, options);
       id.resolve({ source, destination, port: options.port });
       id.bindQp(queues.qp);
       id.connect({
@@ -111,8 +128,7 @@ export class Host implements AsyncDisposable {
       return this.adopt(queues, id, event.privateData);
     } catch (error) {
       id.destroy();
-      queues.qp.destroy();
-      queues.cq.destroy();
+      destroyQueues(queues);
       throw error;
     }
   }
@@ -138,7 +154,12 @@ export class Host implements AsyncDisposable {
       for (let i = 0; i < count; i++) {
         yield Object.assign(new WorkCompletion(), batch[i]);
       }
-      if (count === 0) await this.machine.completionOf(cq, () => this.stack.lane.wake());
+      if (count > 0) continue;
+      try {
+        await this.machine.completionOf(cq, () => this.stack.lane.wake());
+      } catch (error) {
+        if (this.closing === null) throw error;
+      }
     }
   }
 
@@ -162,8 +183,9 @@ export class Host implements AsyncDisposable {
     event: CmEvent,
     options: { readonly pd: ProtectionDomain; readonly privateData?: Uint8Array } & QueueSizes,
   ): Promise<Connection> {
-    const queues = createQueues(options.pd, options);
+    let queues: Queues | null = null;
     try {
+      queues = createQueues(options.pd, options);
       event.id.bindQp(queues.qp);
       event.id.accept(
         options.privateData === undefined ? {} : { privateData: options.privateData },
@@ -172,8 +194,8 @@ export class Host implements AsyncDisposable {
       return this.adopt(queues, event.id, event.privateData);
     } catch (error) {
       event.id.destroy();
-      queues.qp.destroy();
-      queues.cq.destroy();
+      destroyQueues(queues);
+      this.stack.lane.wake();
       throw error;
     }
   }
@@ -181,6 +203,11 @@ export class Host implements AsyncDisposable {
   /** @internal */
   requestsOf(listener: Listener): AsyncQueue<CmEvent> {
     return this.machine.requestsOf(listener);
+  }
+
+  /** @internal */
+  forgetListener(listener: Listener): void {
+    this.machine.forgetListener(listener);
   }
 
   private async answerOf(id: CmId, peer: string): Promise<CmEvent> {
@@ -191,21 +218,8 @@ export class Host implements AsyncDisposable {
     return event;
   }
 
-  private adopt(
-    queues: ReturnType<typeof createQueues>,
-    id: CmId,
-    privateData: Uint8Array,
-  ): Connection {
-    const connection = new Connection({
-      ...queues,
-      id,
-      privateData,
-      wake: () => this.stack.lane.wake(),
-      detach: (gone) => {
-        this.machine.connections.delete(gone.id);
-        this.stack.lane.remove(gone);
-      },
-    });
+  private adopt(queues: Queues, id: CmId, privateData: Uint8Array): Connection {
+    const connection = new Connection({ ...queues, id, privateData, owner: this.connectionOwner });
     this.machine.connections.set(id, connection);
     this.stack.lane.add(connection);
     return connection;
@@ -231,6 +245,11 @@ export class Host implements AsyncDisposable {
     for (const context of this.contexts) context.close();
     await this.stack.close();
   }
+}
+
+function destroyQueues(queues: Queues | null): void {
+  queues?.qp.destroy();
+  queues?.cq.destroy();
 }
 
 /** A connection that a peer asks for; answer it by `accept` or `reject`. */
@@ -298,6 +317,7 @@ export class Incoming implements AsyncIterable<ConnectionRequest>, AsyncDisposab
   close(): void {
     for (const event of this.requests.end()) event.id.destroy();
     this.listener.close();
+    this.host.forgetListener(this.listener);
     this.host.wake();
   }
 
@@ -347,9 +367,11 @@ class HostMachine implements Machine {
   private readonly answers = new Map<CmId, (event: CmEvent) => void>();
   private readonly failures = new Set<(error: unknown) => void>();
   private readonly listeners = new Map<Listener, AsyncQueue<CmEvent>>();
+  private readonly onSettled: () => void;
 
-  constructor(channel: EventChannel) {
+  constructor(channel: EventChannel, onSettled: () => void) {
     this.channel = channel;
+    this.onSettled = onSettled;
   }
 
   answerOf(id: CmId): Promise<CmEvent> {
@@ -358,6 +380,7 @@ class HostMachine implements Machine {
       this.answers.set(id, (event) => {
         this.failures.delete(reject);
         this.answers.delete(id);
+        this.onSettled();
         resolve(event);
       });
     });
@@ -374,14 +397,20 @@ class HostMachine implements Machine {
       this.failures.add(reject);
       cq.requestNotify(false, () => {
         this.failures.delete(reject);
+        this.onSettled();
         resolve();
       });
       wake();
     });
   }
 
+  forgetListener(listener: Listener): void {
+    this.listeners.delete(listener);
+  }
+
   /** Nothing more will come: everybody who waits hears why. */
   fail(error: unknown): void {
+    for (const connection of [...this.connections.values()]) connection.end();
     for (const reject of this.failures) reject(error);
     this.failures.clear();
     this.answers.clear();
@@ -407,9 +436,10 @@ class HostMachine implements Machine {
       const queue = event.listener === null ? undefined : this.listeners.get(event.listener);
       if (queue === undefined) event.id.destroy();
       else queue.push(event);
+      this.onSettled();
       return;
     }
-    if (event.type === "DISCONNECTED") this.connections.get(event.id)?.onDisconnected();
+    if (event.type === "DISCONNECTED") this.connections.get(event.id)?.end();
     if (event.type !== "TIMEWAIT_EXIT") this.answers.get(event.id)?.(event);
   }
 }

@@ -8,8 +8,8 @@
 // of its own, and a thousand times slower as soon as one has not. After a while without traffic it
 // sleeps in libuv, where it costs no processor time at all.
 //
-// Node's own event loop gets its turn when it has events, and otherwise every half a millisecond,
-// for the sake of its timers.
+// Node's own event loop gets its turn when it has events, when a machine has settled a promise, and
+// otherwise every half a millisecond, for the sake of its timers.
 
 import { assert, type Machine } from "../base/index.js";
 import { monotonicNs, type OsLink, type Poller } from "../os/index.js";
@@ -60,6 +60,7 @@ export class Lane {
   private state: "idle" | "running" | "stopping" | "stopped" = "idle";
   private inTurn = false;
   private asleep = false;
+  private owesYield = false;
   private quietSinceNs = 0;
   private stopped: (() => void) | null = null;
   private readonly step = (): void => this.runSteps();
@@ -91,6 +92,19 @@ export class Lane {
     setImmediate(this.step);
   }
 
+  /** Whether the machines get their turns: not before `start`, nor once the loop has ended. */
+  get isRunning(): boolean {
+    return this.state === "running" || this.state === "stopping";
+  }
+
+  /**
+   * Must be called by a machine that settles a promise in its turn: whoever awaits it runs only when
+   * Node does, and would otherwise wait as long as the loop waits for packets.
+   */
+  yieldToNode(): void {
+    this.owesYield = true;
+  }
+
   /** Must be called after work was handed to a machine from outside of a turn. */
   wake(): void {
     if (this.asleep) this.poller.wake();
@@ -118,7 +132,8 @@ export class Lane {
     try {
       const startNs = monotonicNs();
       let nowNs = startNs;
-      while (this.state === "running" && nowNs - startNs < BUSY_NS) {
+      this.owesYield = false;
+      while (this.state === "running" && !this.owesYield && nowNs - startNs < BUSY_NS) {
         const moved = this.turn(nowNs);
         nowNs = monotonicNs();
         if (moved) {
@@ -128,7 +143,7 @@ export class Lane {
         }
         this.counters.idleTurns++;
         const waitNs = this.deadlineNs() - nowNs;
-        if (waitNs <= 0) {
+        if (waitNs <= 0 || this.owesYield) {
           this.poller.poll();
         } else if (nowNs - this.quietSinceNs > LINGER_NS) {
           this.sleep(waitNs);

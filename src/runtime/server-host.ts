@@ -36,6 +36,8 @@ export interface ExportedVolume {
   readonly readOnly: boolean;
 }
 
+/** Regions for everything but chunks: receive buffers, messages. */
+const REGIONS_BESIDE_CHUNKS = 8192;
 /** How long sessions get to end in order when the server closes. */
 const CLOSE_TIMEOUT_MS = 5_000;
 
@@ -103,6 +105,8 @@ export class ServerHost {
   static async start(options: ServerHostOptions): Promise<ServerHost> {
     const failure = new Failure();
     const stack = await Stack.open({
+      // With rotating keys every chunk is a region of its own.
+      regionCountMax: REGIONS_BESIDE_CHUNKS + options.sessionCountMax * options.queueDepth,
       addresses: options.addresses,
       log: options.log,
       onFailure: (error) => failure.fail(error),
@@ -123,14 +127,20 @@ export class ServerHost {
   /**
    * Finishes the requests under way, ends the sessions, makes everything durable and closes the
    * files.
+   * @throws FarpageError when a volume could not be made durable; all that can be closed is, then
+   *   too. The memory and files of requests that a disk does not give back stay, until the process
+   *   ends: another thread may still be at work on them.
    */
   async close(): Promise<void> {
     this.rtrs.close();
     this.stack.lane.wake();
     await this.stack.until(() => this.rtrs.isClosed, CLOSE_TIMEOUT_MS);
-    await Promise.all(this.open.map(({ device }) => this.stack.flush(device)));
+    const flushes = this.open.map(({ device }) => this.stack.flush(device, Infinity));
+    const failed = (await Promise.allSettled(flushes)).find(({ status }) => status === "rejected");
     await this.stack.lane.stop();
-    for (const { device } of this.open) device.close();
-    await this.stack.close();
+    for (const { device } of this.open) if (device.inflight === 0) device.close();
+    const keepsMemory = this.open.some(({ device }) => device.inflight > 0);
+    await this.stack.close({ keepsMemory });
+    if (failed?.status === "rejected") throw failed.reason;
   }
 }

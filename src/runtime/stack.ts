@@ -2,7 +2,7 @@
 // One host's stack on a real network: the floors from the socket to the connection manager, wired
 // to `os/` and run by a lane.
 
-import { errnoName, FarpageError, type IpAddress } from "../base/index.js";
+import { ERRNO, errnoName, FarpageError, type IpAddress } from "../base/index.js";
 import { BLOCK_OPERATION, type BlockDevice, BlockRequest } from "../block/index.js";
 import { ConnectionManager } from "../cm/index.js";
 import {
@@ -29,6 +29,8 @@ export interface StackOptions {
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
+  /** Memory regions that the device can hold at a time; default the device's own. */
+  readonly regionCountMax?: number;
   readonly log: Log;
   /** Told when the stack failed by a bug; it has stopped by then. */
   readonly onFailure: (error: unknown) => void;
@@ -62,6 +64,7 @@ export class Stack {
       random: this.random.fork("device"),
       crc32: nativeCrc32,
       windowBytes: link.receiveBufferBytes,
+      ...(options.regionCountMax === undefined ? {} : { regionCountMax: options.regionCountMax }),
     });
     this.context = new Context(this.device);
     this.cm = new ConnectionManager({
@@ -86,8 +89,9 @@ export class Stack {
   static async open(options: StackOptions): Promise<Stack> {
     const backend = options.backend ?? "auto";
     const poller = openPoller(backend);
+    let link: OsLink | null = null;
     try {
-      const link = await openLink({
+      link = await openLink({
         addresses: options.addresses.map(String),
         poller,
         backend,
@@ -99,6 +103,7 @@ export class Stack {
       stack.lane.start();
       return stack;
     } catch (error) {
+      link?.close();
       poller.close();
       throw error;
     }
@@ -111,7 +116,7 @@ export class Stack {
   async until(condition: () => boolean, timeoutMs: number): Promise<boolean> {
     const endMs = performance.now() + timeoutMs;
     while (!condition()) {
-      if (performance.now() > endMs) return false;
+      if (!this.lane.isRunning || performance.now() > endMs) return false;
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
     return true;
@@ -119,28 +124,34 @@ export class Stack {
 
   /**
    * Flushes a block device whose machine the lane runs.
-   * @throws FarpageError with the device's errno when its data could not be made durable.
+   * @param timeoutMs how long it may take; `Infinity` for a device that can't stay away.
+   * @throws FarpageError with the device's errno when its data could not be made durable; ETIMEDOUT,
+   *   and ESHUTDOWN when the lane has stopped: the request is still at the device then.
    */
-  flush(device: BlockDevice): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const request = new BlockRequest(
-        {
-          onBlockComplete: ({ errno }) => {
-            if (errno === 0) return resolve();
-            const name = errnoName(errno);
-            reject(new FarpageError(name, `${device.name}: the last flush failed: ${name}`));
-          },
-        },
-        0,
-      );
-      request.operation = BLOCK_OPERATION.FLUSH;
-      device.submit(request);
-      this.lane.wake();
-    });
+  async flush(device: BlockDevice, timeoutMs: number): Promise<void> {
+    let errno = -1;
+    const owner = {
+      onBlockComplete: (request: BlockRequest) => {
+        errno = request.errno;
+      },
+    };
+    const request = new BlockRequest(owner, 0);
+    request.operation = BLOCK_OPERATION.FLUSH;
+    device.submit(request);
+    this.lane.wake();
+    if (!(await this.until(() => errno >= 0, timeoutMs))) {
+      errno = this.lane.isRunning ? ERRNO.ETIMEDOUT : ERRNO.ESHUTDOWN;
+    }
+    if (errno === 0) return;
+    const name = errnoName(errno);
+    throw new FarpageError(name, `${device.name}: the last flush failed: ${name}`);
   }
 
-  /** Says goodbye on every connection, stops the lane and frees everything. */
-  async close(): Promise<void> {
+  /**
+   * Says goodbye on every connection, stops the lane and frees everything.
+   * @param options.keepsMemory leave the memory alone: a thread may still write into it.
+   */
+  async close(options: { readonly keepsMemory?: boolean } = {}): Promise<void> {
     this.cm.close();
     this.lane.wake();
     await this.until(() => this.cm.goodbyeCount === 0, GOODBYE_TIMEOUT_MS);
@@ -149,6 +160,6 @@ export class Stack {
     this.context.close();
     this.link.close();
     this.poller.close();
-    this.memory.close();
+    if (options.keepsMemory !== true) this.memory.close();
   }
 }
