@@ -46,8 +46,8 @@ export interface BlockRequestOwner {
 }
 
 /**
- * One request. Owned, kept and reused by its submitter; from `submit` to `onBlockComplete` it and the
- * memory it names belong to the device.
+ * One request. Owned, kept and reused by its submitter; from `submit` to `onBlockComplete` it and
+ * the memory it names belong to the device.
  */
 export class BlockRequest {
   operation: BlockOperation = BLOCK_OPERATION.READ;
@@ -60,7 +60,9 @@ export class BlockRequest {
   memoryOffset = 0;
   /** After completion: 0 or a Linux errno. */
   errno = 0;
-  /** After a successful STATUS: runs from `offset` on, covering at least one byte, at most `length`. */
+  /**
+   * After a successful STATUS: runs from `offset` on, covering at least one byte, at most `length`.
+   */
   extents: readonly BlockExtent[] = [];
   readonly owner: BlockRequestOwner;
   /** The owner's own number for it. */
@@ -115,11 +117,13 @@ export interface BlockDevice extends Machine {
   /** Called from `pump` when `limits.sizeBytes` has changed. */
   onResize: (() => void) | null;
   /**
-   * More than `limits.queueDepth` requests may be submitted; the rest wait their turn in the device,
-   * in the order of submission.
+   * More than `limits.queueDepth` requests may be submitted; the rest wait their turn in the
+   * device, in the order of submission.
    */
   submit(request: BlockRequest): void;
-  /** Looks at once whether the size has changed: `limits` is right on return, `onResize` follows. */
+  /**
+   * Looks at once whether the size has changed: `limits` is right on return, `onResize` follows.
+   */
   refreshSize?(): void;
   /** Requests submitted and not completed. */
   readonly inflight: number;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a file-backed device needs of the system. `os/` implements it on real files, `sim/` on a disk
-// that fails and loses unflushed writes.
+// What a file-backed device needs of the system. `os/` implements it on real files, `sim/` on a
+// disk that fails and loses unflushed writes.
 
 import type { Memory } from "../base/index.js";
 

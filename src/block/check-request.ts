@@ -38,7 +38,9 @@ export function checkBlockRequest(limits: BlockLimits, request: BlockRequest): n
   }
 }
 
-/** Whether the operation changes data, and so can't run twice behind a later change of the range. */
+/**
+ * Whether the operation changes data, and so can't run twice behind a later change of the range.
+ */
 export function isChange(request: BlockRequest): boolean {
   return (
     request.operation === BLOCK_OPERATION.WRITE ||

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The file device on the simulated disk, with every fault that a disk has, against a naive model: an
-// array of bytes, and for each sector what it may be after the power has gone.
+// The file device on the simulated disk, with every fault that a disk has, against a naive model:
+// an array of bytes, and for each sector what it may be after the power has gone.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -56,7 +56,9 @@ class Model implements BlockRequestOwner {
   readonly memories: Memory[] = [];
   /** For a flush: per sector, the values that were written and complete when it was submitted. */
   readonly floors = new Map<number, number[]>();
-  /** Per sector, completed changes in order; `survivors` starts at the last that is surely durable. */
+  /**
+   * Per sector, completed changes in order; `survivors` starts at the last that is surely durable.
+   */
   readonly histories: number[][] = Array.from({ length: SECTOR_COUNT }, () => [0]);
   errorCount = 0;
   doneCount = 0;
@@ -147,7 +149,9 @@ const ALL_FAULTS: Partial<DiskFaults> = {
   noSpaceRate: 0.05,
 };
 
-/** Runs the steps; operations overlap in time as their waits have it, but never on the same sector. */
+/**
+ * Runs the steps; operations overlap in time as their waits have it, but never on the same sector.
+ */
 function play(
   steps: readonly Step[],
   seed: number,
@@ -210,7 +214,7 @@ const seed = fc.nat();
 const abilities = fc.integer({ min: 0, max: 3 });
 
 describe("file device against the model", () => {
-  it("no errors: every read gives the last write, every request completes once, without error", () => {
+  it("no errors: reads give the last write, each request completes once, without error", () => {
     fc.assert(
       fc.property(script, seed, abilities, (steps, random, can) => {
         const { model, device, turn, clock } = play(steps, random, NO_FAULTS, can);
@@ -236,7 +240,7 @@ describe("file device against the model", () => {
     );
   });
 
-  it("the power goes at any moment: what a FLUSH or FUA covered is there, the rest old or new", () => {
+  it("the power goes at any moment: what FLUSH or FUA covered is there, the rest old or new", () => {
     fc.assert(
       fc.property(script, seed, (steps, random) => {
         const { model, disk, platter } = play(steps, random, { blockRate: 0.5 }, 3);

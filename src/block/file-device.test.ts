@@ -2,7 +2,7 @@
 // The file device against a file that does exactly what the test says, operation by operation.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import { ERRNO, HeapMemorySource, type Memory } from "../base/index.js";
+import { ERRNO, HeapMemorySource } from "../base/index.js";
 import {
   BLOCK_FLAG,
   BLOCK_OPERATION,
@@ -10,90 +10,11 @@ import {
   BlockRequest,
   type BlockRequestOwner,
 } from "./block-device.js";
-import { type BlockFile, FILE_OPERATION, type FileIo } from "./block-file.js";
+import type { FileIo } from "./block-file.js";
 import { FileDevice, type FileDeviceOptions } from "./file-device.js";
+import { ScriptedFile } from "./scripted-file.fixture.js";
 
 const source = new HeapMemorySource();
-
-/** Answers the next tries as told (by default all of it), and keeps what is started until told. */
-class ScriptedFile implements BlockFile {
-  readonly path = "scripted";
-  readonly kind = "file";
-  readOnly = false;
-  sizeBytes = 1 << 20;
-  readonly logicalBlockBytes = 512;
-  readonly physicalBlockBytes = 4096;
-  readonly rotational = false;
-  canPunch = true;
-  canZero = true;
-  sizeNow = this.sizeBytes;
-  closed = false;
-  readonly tries: number[] = [];
-  readonly tried: string[] = [];
-  readonly started: FileIo[] = [];
-  private readonly finished: FileIo[] = [];
-
-  get inflight(): number {
-    return this.started.length + this.finished.length;
-  }
-
-  refreshSize(): number {
-    this.sizeBytes = this.sizeNow;
-    return this.sizeNow;
-  }
-
-  tryRead(offset: number, memory: Memory, memoryOffset: number, length: number): number {
-    return this.answer("read", offset, memory, memoryOffset, length);
-  }
-
-  tryWrite(offset: number, memory: Memory, memoryOffset: number, length: number): number {
-    return this.answer("write", offset, memory, memoryOffset, length);
-  }
-
-  start(io: FileIo): void {
-    this.started.push(io);
-  }
-
-  poll(): number {
-    const finished = this.finished.splice(0);
-    for (const io of finished) io.owner.onFileIoComplete(io);
-    return finished.length;
-  }
-
-  close(): void {
-    this.closed = true;
-  }
-
-  /** What is on other threads now: "operation offset+length". */
-  get running(): string[] {
-    const names = Object.entries(FILE_OPERATION);
-    return this.started.map((io) => {
-      const name = names.find(([, value]) => value === io.operation)?.[0] ?? "?";
-      return io.operation === FILE_OPERATION.SYNC ? name : `${name} ${io.offset}+${io.length}`;
-    });
-  }
-
-  /** The oldest started operation ends with `result` (default: everything, or 0). */
-  finish(result?: number): FileIo {
-    const io = this.started.shift() as FileIo;
-    const moves = io.operation === FILE_OPERATION.READ || io.operation === FILE_OPERATION.WRITE;
-    io.result = result ?? (moves ? io.length : 0);
-    this.finished.push(io);
-    return io;
-  }
-
-  private answer(
-    name: string,
-    offset: number,
-    memory: Memory,
-    memoryOffset: number,
-    length: number,
-  ): number {
-    expect(memoryOffset + length).toBeLessThanOrEqual(memory.length);
-    this.tried.push(`${name} ${offset}+${length}`);
-    return this.tries.shift() ?? length;
-  }
-}
 
 class Owner implements BlockRequestOwner {
   readonly done: BlockRequest[] = [];
@@ -289,7 +210,7 @@ describe("file device: durability", () => {
     expect(pump()).toEqual(["0:0"]);
   });
 
-  it("FLUSH while a sync runs → waits for the next one, which all that came meanwhile share", () => {
+  it("FLUSH while a sync runs → waits for the next one, shared by all that came meanwhile", () => {
     submit(FLUSH);
     submit(WRITE, 0, 512);
     pump();
@@ -331,7 +252,7 @@ describe("file device: durability", () => {
     expect(pump()).toEqual(["0:0"]);
   });
 
-  it("a sync that fails → reported to all it covered and to every FLUSH since, synced or not", () => {
+  it("a sync that fails → reported to all it covered and to every FLUSH since", () => {
     submit(FLUSH);
     submit(FLUSH);
     file.finish(-ERRNO.EIO);
@@ -416,7 +337,7 @@ describe("file device: discard and zeroes", () => {
     ]);
   });
 
-  it("FAST_ONLY where zeroes would have to be written → EOPNOTSUPP, at once the second time", () => {
+  it("FAST_ONLY where zeroes must be written → EOPNOTSUPP, at once the second time", () => {
     submit(WRITE_ZEROES, 0, 4096, BLOCK_FLAG.FAST_ONLY);
     file.finish(-ERRNO.EOPNOTSUPP);
     pump();

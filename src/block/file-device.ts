@@ -2,13 +2,13 @@
 // A disk in a file or on a block special file.
 //
 // Reads and writes are tried at once, on the caller's thread, where they don't block (preadv2(2)
-// RWF_NOWAIT); what would block, and everything else, runs on another thread through `BlockFile.start`.
-// Either way a request completes from `pump`.
+// RWF_NOWAIT); what would block, and everything else, runs on another thread through
+// `BlockFile.start`. Either way a request completes from `pump`.
 //
-// Durability rests on fdatasync(2), in `SyncGroup`. Everything that the page cache holds survives this
-// process (a SIGKILL loses nothing that was acknowledged); only a crash of the machine loses what was
-// not flushed. So a FLUSH always syncs, even if this process wrote nothing: a process before it may
-// have.
+// Durability rests on fdatasync(2), in `SyncGroup`. Everything that the page cache holds survives
+// this process (a SIGKILL loses nothing that was acknowledged); only a crash of the machine loses
+// what was not flushed. So a FLUSH always syncs, even if this process wrote nothing: a process
+// before it may have.
 
 import { assert, ERRNO, IntRing, type Memory, type MemorySource } from "../base/index.js";
 import {
@@ -38,7 +38,9 @@ export interface FileDeviceOptions {
   readonly queueDepth?: number;
   /** Default 32 MiB. */
   readonly transferBytesMax?: number;
-  /** Where the zeroes come from that WRITE_ZEROES falls back on; 256 KiB, taken when first needed. */
+  /**
+   * Where the zeroes come from that WRITE_ZEROES falls back on; 256 KiB, taken when first needed.
+   */
   readonly memory: MemorySource;
   /** How often `pump` looks for a changed size, at most; it never wakes up for it. Default 1 s. */
   readonly sizeCheckNs?: number;
@@ -105,7 +107,10 @@ export class FileDevice implements BlockDevice, FileIoOwner {
     return this.ledger.inflight;
   }
 
-  /** The errno of the first fdatasync that failed, which every FLUSH since reports; 0 while none did. */
+  /**
+   * The errno of the first fdatasync that failed, which every FLUSH since reports; 0 while none
+   * did.
+   */
   get syncErrno(): number {
     return this.syncs.errno;
   }
@@ -184,8 +189,8 @@ export class FileDevice implements BlockDevice, FileIoOwner {
   }
 
   /**
-   * What a request that failed the check completes with. A range that was inside this device once is
-   * no mistake of the caller: the file has been cut short under it.
+   * What a request that failed the check completes with. A range that was inside this device once
+   * is no mistake of the caller: the file has been cut short under it.
    */
   private refusalOf(request: BlockRequest): number {
     const { sizeBytes } = this.limits;

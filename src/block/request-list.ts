@@ -51,8 +51,8 @@ export class RequestList {
 }
 
 /**
- * What every device keeps of its requests: how many it has, and those that are finished and wait for
- * `pump` to hand them back.
+ * What every device keeps of its requests: how many it has, and those that are finished and wait
+ * for `pump` to hand them back.
  */
 export class RequestLedger {
   /** Requests submitted and not handed back. Idle: 0. */
@@ -81,8 +81,8 @@ export class RequestLedger {
   }
 
   /**
-   * Hands back what is finished now. What the owners submit meanwhile, even when it finishes at once,
-   * waits for the next call: a busy owner can't keep the device in here.
+   * Hands back what is finished now. What the owners submit meanwhile, even when it finishes at
+   * once, waits for the next call: a busy owner can't keep the device in here.
    */
   deliver(): void {
     for (let left = this.finished.count; left > 0; left--) {

@@ -9,8 +9,8 @@
 // A failed sync is not retried. The kernel reports a write-back error once and may have dropped the
 // pages, so a second sync that succeeds says nothing about them (errseq_t; "fsyncgate", 2018). Data
 // that some client believes in is gone, and the device can't tell whose: from then on every FLUSH
-// fails with that errno, whoever asks, until the file is opened anew. A change with FUA still gets an
-// honest answer about itself: it was written after the error, and its own sync covers it.
+// fails with that errno, whoever asks, until the file is opened anew. A change with FUA still gets
+// an honest answer about itself: it was written after the error, and its own sync covers it.
 
 import { assert } from "../base/index.js";
 import { BLOCK_OPERATION, type BlockRequest } from "./block-device.js";

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The devices that one session has open, by the ids that it names them with.
 //
-// Ids start at 0, as in Linux, and none is used twice in the life of a session: an I/O that was on its
-// way when its device was closed must not reach the next one. An id is slot + 1024 x generation.
+// Ids start at 0, as in Linux, and none is used twice in the life of a session: an I/O that was on
+// its way when its device was closed must not reach the next one. An id is slot + 1024 x
+// generation.
 
 import { assert, IntRing } from "../base/index.js";
 import type { RnbdAccess } from "../wire/index.js";

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { RNBD_ACCESS, type RnbdAccess } from "../wire/index.js";
-export {
-  type OpenCallback,
-  RnbdClient,
-  type RnbdClientOptions,
-  type RtrsSession,
-} from "./rnbd-client.js";
+export type { OpenCallback, RnbdClientOptions, RtrsSession } from "./client-options.js";
+export { RnbdClient } from "./rnbd-client.js";
 export { RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
 export {
   type OpenAttempt,

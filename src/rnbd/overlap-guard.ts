@@ -20,8 +20,8 @@ export interface GuardedRange {
 }
 
 /**
- * The ranges of one device that changes in flight cover, disjoint by construction. As many as there are
- * commands in flight, so a scan is cheaper than a tree that must be kept.
+ * The ranges of one device that changes in flight cover, disjoint by construction. As many as there
+ * are commands in flight, so a scan is cheaper than a tree that must be kept.
  */
 export class OverlapGuard {
   private readonly ranges: GuardedRange[] = [];

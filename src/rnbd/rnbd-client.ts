@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The RNBD client: one session with a server, and the devices opened in it.
 //
-// When the session is up, SESS_INFO goes first, then OPEN for every device that is not open, one at a
-// time on a permit kept for that; then the I/O that was in flight when the session was lost, then what
-// has been waiting. Device ids end with a session, so I/O can't go on before its device is open again.
-// A device that the server refuses to open again is asked for once in a while, and its I/O waits;
-// other devices go on.
+// When the session is up, SESS_INFO goes first, then OPEN for every device that is not open, one at
+// a time on a permit kept for that; then the I/O that was in flight when the session was lost, then
+// what has been waiting. Device ids end with a session, so I/O can't go on before its device is
+// open again. A device that the server refuses to open again is asked for once in a while, and its
+// I/O waits; other devices go on.
 
 import {
   assert,
   ERRNO,
-  errnoName,
   FarpageError,
   type Machine,
   type Memory,
@@ -19,7 +18,6 @@ import {
 import {
   type ClientRequest,
   RtrsClient,
-  type RtrsClientOptions,
   type RtrsClientUser,
   type RtrsEnvironment,
 } from "../rtrs/index.js";
@@ -37,46 +35,11 @@ import {
   writeRnbdOpen,
   writeRnbdSessInfo,
 } from "../wire/index.js";
+import type { OpenCallback, RnbdClientOptions, RtrsSession } from "./client-options.js";
+import type { DeviceHost } from "./device-host.js";
+import { openError } from "./open-error.js";
 import { CommandPool, RnbdCommand } from "./rnbd-command.js";
-import { type DeviceHost, ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
-
-export interface RnbdClientOptions
-  extends Omit<RtrsClientOptions, "requestTimeoutNs" | "userBytesMax"> {
-  /**
-   * How long I/O waits while its device is not reachable; then it fails with ETIMEDOUT, and so does
-   * new I/O at once until the device is back. Default Infinity.
-   */
-  readonly ioTimeoutNs?: number;
-  /** Largest READ and WRITE that devices take, split as the session demands. Default 32 MiB. */
-  readonly transferBytesMax?: number;
-  /** How often to ask for a device that the server would not open again. Default 1 s. */
-  readonly reopenDelayNs?: number;
-}
-
-/** What `RnbdClient` uses of `RtrsClient`. */
-export type RtrsSession = Pick<
-  RtrsClient,
-  | "state"
-  | "queueDepth"
-  | "maxIoBytes"
-  | "connect"
-  | "close"
-  | "acquire"
-  | "acquireReserved"
-  | "submitRead"
-  | "submitWrite"
-  | "release"
-  | "reissue"
-  | "failWaiting"
-  | "registerMemory"
-  | "unregisterMemory"
-  | "pump"
-  | "deadlineNs"
-  | "checkInvariants"
->;
-
-/** Hears how an `open` went: exactly one of the two is null. */
-export type OpenCallback = (error: FarpageError | null, device: RnbdDevice | null) => void;
+import { ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
 
 interface Admin {
   readonly kind: "SESS_INFO" | "OPEN" | "CLOSE";
@@ -92,7 +55,9 @@ const CANCELED = "the session was closed before the volume was open";
 const LOST_ERRNOS: readonly number[] = [ERRNO.ECONNRESET, ERRNO.ENOTCONN, ERRNO.ECONNABORTED];
 
 export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
-  /** The session is up, for the first time or again; the session is lost, and will be tried again. */
+  /**
+   * The session is up, for the first time or again; the session is lost, and will be tried again.
+   */
   onUp: (() => void) | null = null;
   onDown: (() => void) | null = null;
   /** The session has failed for good: every open and every I/O fails. */
@@ -156,6 +121,11 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     return this.isUp;
   }
 
+  /** Why the last attempt to connect failed; null when it did not, or none has been made. */
+  get lastError(): FarpageError | null {
+    return this.rtrs.lastError;
+  }
+
   /** Everything is given back: after `close`, or a failure for good and `close`. */
   get isClosed(): boolean {
     return this.freed;
@@ -190,9 +160,10 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
    * Opens a volume of the server. Waits while the session is not up.
    *
    * @param callback called once, from `pump`. Errors: the server's, by errno name (ENOENT: no such
-   *   volume; EPERM: somebody else has it open for writing; EROFS; EACCES), EPROTO for a device that
-   *   can't be, ECANCELED when the client is closed meanwhile, the session's failure.
-   * @throws FarpageError EINVAL for a name that can't travel; EEXIST when the device is open already.
+   *   volume; EPERM: somebody else has it open for writing; EROFS; EACCES), EPROTO for a device
+   *   that can't be, ECANCELED when the client is closed meanwhile, the session's failure.
+   * @throws FarpageError EINVAL for a name that can't travel; EEXIST when the device is open
+   *   already.
    */
   open(name: string, access: RnbdAccess, callback: OpenCallback): void {
     assert(!this.closing, "a closed client opens nothing");
@@ -538,20 +509,4 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
 function wantsOpen(device: RnbdDevice): boolean {
   if (device.state === "OPENING" || device.state === "REOPENING") return true;
   return device.state === "OPEN" && device.reopenWanted;
-}
-
-function openError(name: string, errno: number): FarpageError {
-  const code = errnoName(errno);
-  switch (errno) {
-    case ERRNO.ENOENT:
-      return new FarpageError(code, `the server has no volume "${name}"`);
-    case ERRNO.EPERM:
-      return new FarpageError(code, `volume "${name}" is open for writing by somebody else`);
-    case ERRNO.EACCES:
-      return new FarpageError(code, `the server doesn't let this session open volume "${name}"`);
-    case ERRNO.EROFS:
-      return new FarpageError(code, `volume "${name}" is read-only; open it with access "ro"`);
-    default:
-      return new FarpageError(code, `the server can't open volume "${name}": ${code}`);
-  }
 }

@@ -3,19 +3,20 @@
 //
 // A request becomes commands of at most the session's I/O size each, in order, as permits allow. A
 // command that was in flight when the session was lost is sent again when the device is open again
-// (its state on the server is unknown; see overlap-guard.ts why that is safe, and rtrs/ why the first
-// copy can't still be running then: a server lets a client come back only when nothing of its old
-// session is in a device any more).
+// (its state on the server is unknown; see overlap-guard.ts why that is safe, and rtrs/ why the
+// first copy can't still be running then: a server lets a client come back only when nothing of its
+// old session is in a device any more).
 //
-// What a flush means when the server was lost in between. The server's cache that holds acknowledged,
-// unflushed writes is a page cache or a disk's cache: it survives the server process (a SIGKILL too),
-// and a flush by the process that comes after covers them. It does not survive the server machine. A
-// farpage server names that cache by an epoch in OPEN_RSP (see VolumeOptions.epoch). When the epoch
-// changes over a reconnect while acknowledged writes are not flushed, those writes may be gone: then
-// every FLUSH from here on fails with EIO, since the device can't tell who believes in them; attach the
-// volume anew to go on. Where the old or new server tells no epoch, as Linux, the client believes that the
-// cache has survived, as Linux's client does. On a device without a volatile cache (a RAM disk), a
-// changed epoch means that its contents are another's: then all I/O fails.
+// What a flush means when the server was lost in between. The server's cache that holds
+// acknowledged, unflushed writes is a page cache or a disk's cache: it survives the server process
+// (a SIGKILL too), and a flush by the process that comes after covers them. It does not survive the
+// server machine. A farpage server names that cache by an epoch in OPEN_RSP (see
+// VolumeOptions.epoch). When the epoch changes over a reconnect while acknowledged writes are not
+// flushed, those writes may be gone: then every FLUSH from here on fails with EIO, since the device
+// can't tell who believes in them; attach the volume anew to go on. Where the old or new server
+// tells no epoch, as Linux, the client believes that the cache has survived, as Linux's client
+// does. On a device without a volatile cache (a RAM disk), a changed epoch means that its contents
+// are another's: then all I/O fails.
 
 import { assert, ERRNO, type Memory } from "../base/index.js";
 import {
@@ -29,48 +30,24 @@ import {
   RequestLedger,
   RequestList,
 } from "../block/index.js";
-import type { ClientRequest } from "../rtrs/index.js";
 import {
-  RNBD_ACCESS,
   RNBD_CACHE,
   RNBD_FLAG,
   RNBD_OP,
-  RNBD_SECTOR_BYTES,
   type RnbdAccess,
   type RnbdOpenResponse,
 } from "../wire/index.js";
+import type { DeviceHost } from "./device-host.js";
+import { limitsFrom, NO_LIMITS, partMax } from "./device-limits.js";
 import { OverlapGuard } from "./overlap-guard.js";
-import { type CommandPool, FLUSH_OPERATION, type RnbdCommand } from "./rnbd-command.js";
+import { FLUSH_OPERATION, type RnbdCommand } from "./rnbd-command.js";
 
 /**
- * OPENING: not open yet, nobody has it. OPEN. REOPENING: the session was lost or the server would not
- * open it again so far; requests wait. CLOSING: the server is to be told. CLOSED: over, by `close` or
- * for good by an error.
+ * OPENING: not open yet, nobody has it. OPEN. REOPENING: the session was lost or the server would
+ * not open it again so far; requests wait. CLOSING: the server is to be told. CLOSED: over, by
+ * `close` or for good by an error.
  */
 export type RnbdDeviceState = "OPENING" | "OPEN" | "REOPENING" | "CLOSING" | "CLOSED";
-
-/** What a device needs of its client. */
-export interface DeviceHost {
-  readonly commands: CommandPool;
-  /** Permits for I/O; what all devices of the session may have in flight together. */
-  readonly queueDepth: number;
-  /** Largest data length of one command, a multiple of 512. */
-  readonly partBytesMax: number;
-  readonly transferBytesMax: number;
-  hasMemory(memory: Memory): boolean;
-  /** A permit, or null when there is none now. */
-  acquire(): ClientRequest | null;
-  /** Sends `command` by a permit that `acquire` gave. */
-  send(permit: ClientRequest, command: RnbdCommand): void;
-  /** Requests have come: sends what can be sent. */
-  dispatch(): void;
-  /** The user has closed the device, which was in `state`. */
-  onDeviceClose(device: RnbdDevice, state: RnbdDeviceState): void;
-  /** The device wants its size from the server. */
-  onReopenWanted(): void;
-  pump(nowNs: number): void;
-  deadlineNs(): number;
-}
 
 /** What `issueOne` did. */
 export const ISSUE = { NOTHING: 0, ISSUED: 1, NO_PERMIT: 2 } as const;
@@ -80,11 +57,6 @@ export type Issue = (typeof ISSUE)[keyof typeof ISSUE];
 const STAGE_FLUSH = 1;
 /** Of a change, parts of which are acknowledged and only in the server's cache. */
 const STAGE_CACHED = 2;
-
-/** Largest range of a discard or zeroing: what an NBD client can name, in whole 64 KiB. */
-const RANGE_BYTES_MAX = 0xffff_0000;
-/** Largest range of one command: its length is 32 bits of bytes. */
-const PART_BYTES_MAX = 0xffff_0000;
 
 /** Made by `RnbdClient.open`; pumping it pumps its client. */
 export class RnbdDevice implements BlockDevice {
@@ -114,13 +86,17 @@ export class RnbdDevice implements BlockDevice {
   private parkedCount = 0;
   private resized = false;
   private closed = false;
-  /** Non-zero: every request fails with it, until the device is open again (timeout) or for good. */
+  /**
+   * Non-zero: every request fails with it, until the device is open again (timeout) or for good.
+   */
   private failErrno = 0;
   /** Non-zero: every flush fails with it, for good. */
   private lostErrno = 0;
   /** The cache was lost, and what was in flight then has not been sent again yet. */
   private isLosing = false;
-  /** Changes acknowledged that are durable only by a flush, ever; and how many of them surely are. */
+  /**
+   * Changes acknowledged that are durable only by a flush, ever; and how many of them surely are.
+   */
   private changeSerial = 0;
   private durableSerial = 0;
   private epochHigh = 0;
@@ -169,8 +145,8 @@ export class RnbdDevice implements BlockDevice {
   }
 
   /**
-   * Asks the server again for the size (RNBD has no message that tells of a change): `onResize` follows
-   * when it has changed. Also opens a device anew that the server has closed.
+   * Asks the server again for the size (RNBD has no message that tells of a change): `onResize`
+   * follows when it has changed. Also opens a device anew that the server has closed.
    */
   reopen(): void {
     if (this.state !== "OPEN") return;
@@ -288,7 +264,9 @@ export class RnbdDevice implements BlockDevice {
     this.suspendedNs = nowNs;
   }
 
-  /** Client: fails what waits, and what is submitted, with `errno` until the device is open again. */
+  /**
+   * Client: fails what waits, and what is submitted, with `errno` until the device is open again.
+   */
   fail(errno: number): void {
     assert(errno !== 0, "a failure has an errno");
     this.failErrno = errno;
@@ -315,12 +293,12 @@ export class RnbdDevice implements BlockDevice {
 
   /**
    * Client: the server has opened the device.
-   * @returns whether the device is usable: false when the volume can't be the one it was, or none that
-   *   anybody could use.
+   * @returns whether the device is usable: false when the volume can't be the one it was, or none
+   *   that anybody could use.
    */
   adopt(response: RnbdOpenResponse): boolean {
     const isFirst = this.state === "OPENING";
-    const limits = this.limitsFrom(response);
+    const limits = limitsFrom(response, this.access, this.host);
     if (limits === null) return false;
     if (!isFirst && limits.logicalBlockBytes > this.currentLimits.logicalBlockBytes) return false;
     if (!isFirst && !this.acceptsEpoch(response)) return false;
@@ -500,52 +478,8 @@ export class RnbdDevice implements BlockDevice {
       if (request.stage === STAGE_CACHED) request.errno ||= ERRNO.EIO;
     }
   }
-
-  private limitsFrom(response: RnbdOpenResponse): BlockLimits | null {
-    const block = response.logicalBlockBytes;
-    if (block < 512 || (block & (block - 1)) !== 0) return null;
-    if (block > this.host.partBytesMax) return null;
-    const sizeBytes = response.sectorCount * RNBD_SECTOR_BYTES;
-    if (!Number.isSafeInteger(sizeBytes)) return null;
-    return {
-      sizeBytes: sizeBytes - (sizeBytes % block),
-      logicalBlockBytes: block,
-      physicalBlockBytes: Math.max(response.physicalBlockBytes, block),
-      readOnly: this.access === RNBD_ACCESS.RO,
-      transferBytesMax: this.host.transferBytesMax,
-      queueDepth: this.host.queueDepth,
-      volatileCache: (response.cachePolicy & RNBD_CACHE.WRITE_BACK) !== 0,
-      fua: true,
-      discardBytesMax: partMax(response.discardSectorsMax, block) > 0 ? RANGE_BYTES_MAX : 0,
-      discardGranularityBytes: Math.max(response.discardGranularityBytes, block),
-      writeZeroesBytesMax: partMax(response.writeZeroesSectorsMax, block) > 0 ? RANGE_BYTES_MAX : 0,
-      rotational: response.rotational,
-    };
-  }
 }
-
-/** Of a device that is not open yet: nothing is possible. */
-const NO_LIMITS: BlockLimits = {
-  sizeBytes: 0,
-  logicalBlockBytes: 512,
-  physicalBlockBytes: 512,
-  readOnly: true,
-  transferBytesMax: 0,
-  queueDepth: 0,
-  volatileCache: false,
-  fua: false,
-  discardBytesMax: 0,
-  discardGranularityBytes: 512,
-  writeZeroesBytesMax: 0,
-  rotational: false,
-};
 
 function needsMemory(request: BlockRequest): boolean {
   return request.operation === BLOCK_OPERATION.READ || request.operation === BLOCK_OPERATION.WRITE;
-}
-
-/** Bytes that one command may cover where the server takes `sectors`: whole blocks. */
-function partMax(sectors: number, blockBytes: number): number {
-  const bytes = Math.min(sectors * RNBD_SECTOR_BYTES, PART_BYTES_MAX);
-  return bytes - (bytes % blockBytes);
 }

@@ -2,165 +2,40 @@
 // The server, message by message: requests as RTRS hands them over, answers as RTRS would get them.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import { ERRNO, errnoName, HeapMemorySource, IpAddress } from "../base/index.js";
-import {
-  BLOCK_FLAG,
-  BLOCK_OPERATION,
-  type BlockDevice,
-  type BlockLimits,
-  type BlockRequest,
-  MemoryDevice,
-} from "../block/index.js";
-import { ServerRequest, ServerSession } from "../rtrs/index.js";
+import { ERRNO, errnoName } from "../base/index.js";
+import { BLOCK_FLAG, type BlockLimits, MemoryDevice } from "../block/index.js";
 import {
   RNBD_ACCESS,
-  RNBD_CLOSE_BYTES,
   RNBD_FLAG,
   RNBD_IO_BYTES,
   RNBD_OP,
   RNBD_OPEN_BYTES,
   RNBD_OPEN_RSP_BYTES,
   RNBD_SESS_INFO_BYTES,
-  type RnbdOpenResponse,
-  readRnbdOpenResponse,
   rnbdSessInfoVersion,
-  writeRnbdClose,
   writeRnbdIo,
   writeRnbdOpen,
   writeRnbdSessInfo,
 } from "../wire/index.js";
+import { Peer, SlowDevice } from "./rnbd-server.fixture.js";
 import { type OpenAttempt, RnbdServer } from "./rnbd-server.js";
 
-const CHUNK_BYTES = 131_072;
 const { RO, RW, MIGRATION } = RNBD_ACCESS;
-const source = new HeapMemorySource();
-
-/** One client: sends a message at a time and takes the answer. */
-class Peer {
-  readonly session: ServerSession;
-  readonly request: ServerRequest;
-  /** Answers so far: [errno, bytes for the client]. */
-  readonly answers: [number, number][] = [];
-
-  constructor(id: number, name: string) {
-    this.session = new ServerSession(id, IpAddress.parse(`192.0.2.${id}`), `${id}`);
-    this.session.name = name;
-    const owner = {
-      reply: (_: ServerRequest, errno: number, length: number) => {
-        this.answers.push([errno, length]);
-      },
-    };
-    const memory = source.allocate(CHUNK_BYTES);
-    this.request = new ServerRequest(owner, this.session, 0, new Uint8Array(512), memory, 0);
-    server.onSessionUp(this.session);
-  }
-
-  send(isRead: boolean, userLength: number, dataLength: number): void {
-    this.request.isRead = isRead;
-    this.request.userLength = userLength;
-    this.request.dataLength = dataLength;
-    server.onRequest(this.request);
-  }
-
-  /** Pumps until there is an answer. @returns its errno. */
-  answer(): number {
-    for (let i = 0; i < 10 && this.answers.length === 0; i++) server.pump(0);
-    server.checkInvariants();
-    expect(this.answers).toHaveLength(1);
-    return (this.answers.shift() as [number, number])[0];
-  }
-
-  open(name: string, access: number): RnbdOpenResponse | string {
-    writeRnbdOpen(this.request.userView, 0, access as 0, name);
-    this.send(true, RNBD_OPEN_BYTES, RNBD_OPEN_RSP_BYTES);
-    const errno = this.answer();
-    if (errno !== 0) return errnoName(errno);
-    return readRnbdOpenResponse(this.request.memory.view, 0) as RnbdOpenResponse;
-  }
-
-  openId(name: string, access: number = RW): number {
-    return (this.open(name, access) as RnbdOpenResponse).deviceId;
-  }
-
-  close(id: number): number {
-    writeRnbdClose(this.request.userView, 0, id);
-    this.send(false, RNBD_CLOSE_BYTES, 0);
-    return this.answer();
-  }
-
-  io(id: number, operation: number, sector: number, bytes: number, data = bytes): void {
-    writeRnbdIo(this.request.userView, 0, id, 0, sector, operation, bytes);
-    const kind = operation & 0xff;
-    this.send(kind === RNBD_OP.READ || kind === RNBD_OP.FLUSH, RNBD_IO_BYTES, data);
-  }
-
-  /** @returns the errno. */
-  runIo(id: number, operation: number, sector: number, bytes: number, data = bytes): number {
-    this.io(id, operation, sector, bytes, data);
-    return this.answer();
-  }
-}
-
-/** Keeps what is submitted until told, and says what came. */
-class SlowDevice implements BlockDevice {
-  readonly name = "slow";
-  readonly limits: BlockLimits;
-  onResize: (() => void) | null = null;
-  readonly submitted: BlockRequest[] = [];
-  private readonly done: BlockRequest[] = [];
-  refreshes = 0;
-
-  constructor(limits: Partial<BlockLimits> = {}) {
-    this.limits = { ...new MemoryDevice({ name: "", sizeBytes: 1 << 20 }).limits, ...limits };
-  }
-
-  get inflight(): number {
-    return this.submitted.length + this.done.length;
-  }
-
-  get log(): string[] {
-    const names = Object.entries(BLOCK_OPERATION);
-    return this.submitted.map((request) => {
-      const name = names.find(([, value]) => value === request.operation)?.[0];
-      return `${name} ${request.offset}+${request.length}/${request.flags}`;
-    });
-  }
-
-  submit(request: BlockRequest): void {
-    this.submitted.push(request);
-  }
-
-  finish(errno = 0): void {
-    const request = this.submitted.shift() as BlockRequest;
-    request.errno = errno;
-    this.done.push(request);
-  }
-
-  refreshSize(): void {
-    this.refreshes++;
-  }
-
-  pump(): void {
-    for (const request of this.done.splice(0)) request.owner.onBlockComplete(request);
-  }
-
-  deadlineNs(): number {
-    return Infinity;
-  }
-
-  checkInvariants(): void {}
-  close(): void {}
-}
 
 let server: RnbdServer;
 let peer: Peer;
 let disk: MemoryDevice;
 
+/** Another session. */
+function join(id: number, name: string): Peer {
+  return new Peer(server, id, name);
+}
+
 beforeEach(() => {
   server = new RnbdServer();
   disk = new MemoryDevice({ name: "disk", sizeBytes: 1 << 20 });
   server.addVolume("vol1", disk);
-  peer = new Peer(1, "blue");
+  peer = join(1, "blue");
 });
 
 describe("rnbd server: session and open", () => {
@@ -250,14 +125,14 @@ describe("rnbd server: who may open how, over all sessions", () => {
     [[RW, MIGRATION], RO, "ok"],
   ])("open as %j → another as %i: %s", (before, access, outcome) => {
     before.forEach((mode, index) => {
-      expect(new Peer(10 + index, `s${index}`).open("vol1", mode)).toBeTypeOf("object");
+      expect(join(10 + index, `s${index}`).open("vol1", mode)).toBeTypeOf("object");
     });
     const answer = peer.open("vol1", access);
     expect(typeof answer === "string" ? answer : "ok").toBe(outcome);
   });
 
   it("the writer's session goes → the next may write", () => {
-    const other = new Peer(2, "red");
+    const other = join(2, "red");
     other.openId("vol1", RW);
     expect(peer.open("vol1", RW)).toBe("EPERM");
     server.onSessionDown(other.session);
@@ -267,7 +142,7 @@ describe("rnbd server: who may open how, over all sessions", () => {
   it("the writer's last write is still in the device → nobody else may write yet", () => {
     const slow = new SlowDevice();
     server.addVolume("slow", slow);
-    const other = new Peer(2, "red");
+    const other = join(2, "red");
     const id = other.openId("slow", RW);
     other.io(id, RNBD_OP.WRITE, 0, 512);
     expect(peer.open("slow", RW)).toBe("EPERM");
@@ -295,9 +170,9 @@ describe("rnbd server: who may open how, over all sessions", () => {
       },
     });
     server.addVolume("vol1", disk);
-    peer = new Peer(1, "blue");
+    peer = join(1, "blue");
     expect(peer.open("vol1", RW)).toBe("EACCES");
-    expect(new Peer(2, "red").open("vol1", RW)).toBeTypeOf("object");
+    expect(join(2, "red").open("vol1", RW)).toBeTypeOf("object");
     expect(attempts[0]).toMatchObject({ volumeName: "vol1", sessionName: "blue", access: RW });
     expect(attempts[0]?.clientAddress.toString()).toBe("192.0.2.1");
   });
@@ -366,7 +241,7 @@ describe("rnbd server: I/O", () => {
   });
 
   it("changes through a read-only open → EROFS", () => {
-    const reader = new Peer(2, "red");
+    const reader = join(2, "red");
     const readerId = reader.openId("vol1", RO);
     expect(reader.runIo(readerId, RNBD_OP.WRITE, 0, 512)).toBe(ERRNO.EROFS);
     expect(reader.runIo(readerId, RNBD_OP.DISCARD, 0, 512, 0)).toBe(ERRNO.EROFS);
@@ -376,7 +251,7 @@ describe("rnbd server: I/O", () => {
   });
 
   it("an id that is closed, of another session, or none → ENOTCONN; no id ever comes twice", () => {
-    const other = new Peer(2, "red");
+    const other = join(2, "red");
     expect(other.runIo(id, RNBD_OP.READ, 0, 512)).toBe(ERRNO.ENOTCONN);
     expect(peer.close(id)).toBe(0);
     expect(peer.close(id)).toBe(0);
@@ -461,7 +336,7 @@ describe("rnbd server: volumes that come and go", () => {
     expect(server.removeVolume("slow", () => (drained = true))).toBe(true);
     server.pump(0);
     expect(drained).toBe(false);
-    const other = new Peer(2, "red");
+    const other = join(2, "red");
     expect(other.open("slow", RO)).toBe("ENOENT");
     slow.finish();
     expect(peer.answer()).toBe(0);

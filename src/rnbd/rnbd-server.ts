@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The RNBD server: block devices, under names, for the clients of an RTRS server (facts page 12, 13).
+// The RNBD server: block devices, under names, for the clients of an RTRS server (facts page 12,
+// 13).
 //
-// It is stricter than Linux 6.1 where Linux is careless (facts page 17): a request's length must be the
-// length of its data, a read-only open takes no writes, names end within their field, and nothing is
-// run that is not known. And an open keeps its right to a volume until its last request is out of the
-// device, so that nobody becomes the writer of a volume while an old write may still land.
+// It is stricter than Linux 6.1 where Linux is careless (facts page 17): a request's length must be
+// the length of its data, a read-only open takes no writes, names end within their field, and
+// nothing is run that is not known. And an open keeps its right to a volume until its last request
+// is out of the device, so that nobody becomes the writer of a volume while an old write may still
+// land.
 
 import { assert, ERRNO, FarpageError, type IpAddress, type Machine } from "../base/index.js";
 import type { BlockDevice } from "../block/index.js";
@@ -63,13 +65,16 @@ const SECTORS_MAX = 0xffff_ffff / RNBD_SECTOR_BYTES;
 const SEGMENTS_MAX = 128;
 
 /**
- * The upper half of a server: hand it to `RtrsServer` as its user. It pumps the devices of its volumes,
- * which stay the caller's to close.
+ * The upper half of a server: hand it to `RtrsServer` as its user. It pumps the devices of its
+ * volumes, which stay the caller's to close.
  */
 export class RnbdServer implements RtrsServerUser, Machine {
   private readonly authorize: (attempt: OpenAttempt) => number;
   private readonly byName = new Map<string, Volume>();
-  /** All that may have requests in flight: those of `byName`, and removed ones until they are drained. */
+  /**
+   * All that may have requests in flight: those of `byName`, and removed ones until they are
+   * drained.
+   */
   private readonly volumes: Volume[] = [];
   private readonly sessions = new Set<ServerSession>();
 
@@ -80,8 +85,8 @@ export class RnbdServer implements RtrsServerUser, Machine {
   /**
    * Exports `device` as `name`.
    * Preconditions: the device's `transferBytesMax` is at least the RTRS server's largest I/O.
-   * @throws FarpageError EINVAL for a name that can't travel or holds "..", or a block above 32 KiB;
-   *   EEXIST when the name is taken.
+   * @throws FarpageError EINVAL for a name that can't travel or holds "..", or a block above 32
+   *   KiB; EEXIST when the name is taken.
    */
   addVolume(name: string, device: BlockDevice, options: VolumeOptions = {}): Volume {
     const key = volumeKey(name);
@@ -103,7 +108,8 @@ export class RnbdServer implements RtrsServerUser, Machine {
   /**
    * Takes a volume away: its opens end, later I/O of theirs gets ENOTCONN, and what is in flight
    * finishes.
-   * @param onDrained called from a later `pump`, once nothing is in flight: the device may be closed.
+   * @param onDrained called from a later `pump`, once nothing is in flight: the device may be
+   *   closed.
    * @returns whether there was such a volume.
    */
   removeVolume(name: string, onDrained: () => void = () => {}): boolean {
@@ -272,8 +278,9 @@ function tableOf(session: ServerSession): DeviceTable {
 }
 
 /**
- * The form under which a volume is known: slashes squeezed, none in front or behind, as a path below
- * Linux's `dev_search_path` would come out. Null for what Linux refuses, and for nothing at all.
+ * The form under which a volume is known: slashes squeezed, none in front or behind, as a path
+ * below Linux's `dev_search_path` would come out. Null for what Linux refuses, and for nothing at
+ * all.
  */
 function volumeKey(name: string): string | null {
   if (name.includes("..")) return null;

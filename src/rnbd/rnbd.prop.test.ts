@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Client and server, a file device and a simulated disk, over a session that is lost at any moment, a
-// server that is killed, a machine that loses power. Checked: what clients may rely on.
+// Client and server, a file device and a simulated disk, over a session that is lost at any moment,
+// a server that is killed, a machine that loses power. Checked: what clients may rely on.
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -32,8 +32,8 @@ interface WriteRecord {
 }
 
 /**
- * What one sector may hold, by the rules of an atomic register: a value is dead when another write or
- * read has shown that it was overwritten. Times count events.
+ * What one sector may hold, by the rules of an atomic register: a value is dead when another write
+ * or read has shown that it was overwritten. Times count events.
  */
 class Register {
   readonly writes = new Map<number, WriteRecord>([[0, { value: 0, submitted: -1, completed: 0 }]]);
@@ -282,7 +282,9 @@ function script(...ends: { weight: number; arbitrary: fc.Arbitrary<Action> }[]) 
   );
 }
 
-/** One sector, one operation after the other, answers that dawdle: what the overlap guard is for. */
+/**
+ * One sector, one operation after the other, answers that dawdle: what the overlap guard is for.
+ */
 const hotSector = fc.array(
   fc.oneof(
     {
@@ -332,7 +334,7 @@ describe("rnbd: sessions lost, servers killed", () => {
     );
   });
 
-  it("the server's machine loses power: what a flush or FUA has covered is never seen undone", () => {
+  it("the server's machine loses power: what a flush or FUA covered is never undone", () => {
     fc.assert(
       fc.property(
         script({ weight: 1, arbitrary: loss }, { weight: 1, arbitrary: power }),

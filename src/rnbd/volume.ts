@@ -12,8 +12,8 @@ export interface VolumeOptions {
   /**
    * Names the cache in which acknowledged, unflushed writes of this volume live: two 32-bit halves,
    * not both 0. A restarted server gives the same epoch exactly when that cache has survived: for a
-   * file, as long as the machine has not rebooted (the kernel's page cache outlives the process); for
-   * memory, never. Clients that see another epoch fail the next flush of writes they had
+   * file, as long as the machine has not rebooted (the kernel's page cache outlives the process);
+   * for memory, never. Clients that see another epoch fail the next flush of writes they had
    * acknowledged, rather than lie. Default: not told, as Linux.
    */
   readonly epoch?: { readonly high: number; readonly low: number };
@@ -72,8 +72,8 @@ export class Volume {
   }
 
   /**
-   * Takes the right to access the volume in a mode (facts page 13: any number of readers, one writer;
-   * two where one of them only migrates).
+   * Takes the right to access the volume in a mode (facts page 13: any number of readers, one
+   * writer; two where one of them only migrates).
    * @returns 0; EINVAL for no mode at all, EROFS for writing what can't be written, EPERM when
    *   somebody else has the right.
    */

@@ -88,6 +88,7 @@ export interface RtrsLoopOptions {
 /** The client's end is this object itself; the server's end calls `server`. */
 export class RtrsLoop implements RtrsSession {
   state: RtrsClientState = "IDLE";
+  readonly lastError = null;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
   /** Whoever serves sessions that come up from now on. */
