@@ -16,7 +16,7 @@ describe("chunk table", () => {
     expect(table.shift).toBe(27);
   });
 
-  it("one region for all, across 2^32 and at the top of the address space → cut into chunks", () => {
+  it("one region for all, across 2^32, at the top of all addresses → cut into chunks", () => {
     const table = new ChunkTable([region(0xffff_fffe, 0xffff_e000, 9, 3 * 8192)], 3, 8192);
     expect([...table.addressHighs]).toEqual([0xffff_fffe, 0xffff_ffff, 0xffff_ffff]);
     expect([...table.addressLows]).toEqual([0xffff_e000, 0, 0x2000]);

@@ -3,8 +3,8 @@ import { carryOf, FarpageError } from "../base/index.js";
 import { type RtrsDescriptor, rtrsChunkShift } from "../wire/index.js";
 
 /**
- * The server's chunks as one path sees them: where each is and which key opens it now. Addresses are
- * the peer's, all 64 bits of them; keys change with every reply of a server that rotates them.
+ * The server's chunks as one path sees them: where each is and which key opens it now. Addresses
+ * are the peer's, all 64 bits of them; keys change with every reply of a server that rotates them.
  */
 export class ChunkTable {
   readonly count: number;

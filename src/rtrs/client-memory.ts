@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The memory that a client session works with: the user's, registered for as long as it likes, and the
-// session's own message slots and receive buffers.
+// The memory that a client session works with: the user's, registered for as long as it likes, and
+// the session's own message slots and receive buffers.
 
 import { FarpageError, type Memory } from "../base/index.js";
 import { ACCESS, type MemoryRegion, type ProtectionDomain } from "../verbs/index.js";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One path of a client session: from connecting its queue pairs one by one, over the info exchange and
-// the heartbeat, to the wait before the next attempt (facts page, sections 4, 5, 9, 10.1). Requests
-// are `ClientSender`'s (client-sender.ts); what becomes of them when the path fails is the
+// One path of a client session: from connecting its queue pairs one by one, over the info exchange
+// and the heartbeat, to the wait before the next attempt (facts page, sections 4, 5, 9, 10.1).
+// Requests are `ClientSender`'s (client-sender.ts); what becomes of them when the path fails is the
 // session's business.
 
 import { assert, FarpageError, type IpAddress, type Random, randomBelow } from "../base/index.js";
@@ -447,8 +447,8 @@ export class ClientPath implements ConnectionOwner {
 }
 
 /**
- * Receives of a connection that carries requests: two per outstanding READ (SEND with invalidate, and
- * the reply), and some for heartbeats (facts page, section 8).
+ * Receives of a connection that carries requests: two per outstanding READ (SEND with invalidate,
+ * and the reply), and some for heartbeats (facts page, section 8).
  */
 function requestReceives(permitCount: number): number {
   return 2 * permitCount + 8;

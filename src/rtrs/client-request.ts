@@ -5,19 +5,19 @@
 import type { Memory } from "../base/index.js";
 
 /**
- * A request, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs to
- * the caller, but for the time from `submitRead`/`submitWrite` to `onRequestComplete`, when neither
- * the request's fields, nor its user message, nor the memory it names may be touched.
+ * A request, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs
+ * to the caller, but for the time from `submitRead`/`submitWrite` to `onRequestComplete`, when
+ * neither the request's fields, nor its user message, nor the memory it names may be touched.
  *
- * It takes one of the session's permits, which is a chunk of the server, when it is sent, and gives it
- * back with its answer.
+ * It takes one of the session's permits, which is a chunk of the server, when it is sent, and gives
+ * it back with its answer.
  */
 export class ClientRequest {
   /** Its number among the requests of the session, from 0; the lowest that are free are taken. */
   readonly number: number;
   /**
-   * Room for the user message, `RtrsClient.userBytesMax` bytes in registered memory. Holds whatever the
-   * last user left: write every byte of the message.
+   * Room for the user message, `RtrsClient.userBytesMax` bytes in registered memory. Holds whatever
+   * the last user left: write every byte of the message.
    */
   readonly userMessage: Uint8Array;
   readonly userView: DataView;
@@ -32,9 +32,9 @@ export class ClientRequest {
   memoryOffset = 0;
   /**
    * What becomes of the request when its connection is lost before the reply: true, it is kept and
-   * re-issued by `RtrsClient.reissue`; false, it completes with ECONNRESET.
-   * While the session is down a submit with true waits, one with false completes with ENOTCONN. Reset
-   * to true by `acquire`.
+   * re-issued by `RtrsClient.reissue`; false, it completes with ECONNRESET. While the session is
+   * down a submit with true waits, one with false completes with ENOTCONN. Reset to true by
+   * `acquire`.
    */
   retry = true;
   /** The caller's own. */

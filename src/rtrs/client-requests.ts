@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The requests of a client session: from `acquire` over permit, connection and reply, or the loss of the
-// path and another attempt, to `release`. Sized once; nothing is allocated per request.
+// The requests of a client session: from `acquire` over permit, connection and reply, or the loss
+// of the path and another attempt, to `release`. Sized once; nothing is allocated per request.
 
 import { assert, ERRNO, IntRing } from "../base/index.js";
 import { ACCESS, type ProtectionDomain } from "../verbs/index.js";
@@ -76,8 +76,8 @@ export class ClientRequests {
   }
 
   /**
-   * Makes everything, once the server has said how much. Reserved requests come out of the permits as
-   * long as there is more than one; the only permit is shared.
+   * Makes everything, once the server has said how much. Reserved requests come out of the permits
+   * as long as there is more than one; the only permit is shared.
    * @throws FarpageError ENOMEM; nothing is left over then.
    */
   make(
@@ -209,8 +209,8 @@ export class ClientRequests {
   }
 
   /**
-   * The path is down: everything that was sent or about to be comes back. Permits do, too: the server
-   * takes the path again only when all its chunks are free. Those without `retry` fail.
+   * The path is down: everything that was sent or about to be comes back. Permits do, too: the
+   * server takes the path again only when all its chunks are free. Those without `retry` fail.
    */
   recall(): void {
     this.gate = "SHUT";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The hot half of the client: a request becomes one RDMA WRITE with immediate (facts page, section 7).
-// Nothing is allocated here.
+// The hot half of the client: a request becomes one RDMA WRITE with immediate (facts page, section
+// 7). Nothing is allocated here.
 
 import { assert, carryOf, highOf, lowOf, type Memory } from "../base/index.js";
 import { ACCESS, type MemoryRegion, SendWorkRequest, WR_OPCODE } from "../verbs/index.js";

@@ -3,15 +3,15 @@ import type { FarpageError } from "../base/index.js";
 import type { ClientRequest } from "./client-request.js";
 
 /**
- * What a client session tells the protocol on top of it. All are called from `RtrsClient.pump` alone,
- * and may call any method of the client but `pump`.
+ * What a client session tells the protocol on top of it. All are called from `RtrsClient.pump`
+ * alone, and may call any method of the client but `pump`.
  */
 export interface RtrsClientUser {
   /**
-   * The session is connected, for the first time or again. The first time requests pass at once. After
-   * a reconnect they wait (those that were in flight, and those submitted since) until
-   * `RtrsClient.reissue` is called; only requests with `retry = false` pass, so that the user can open
-   * its things anew first.
+   * The session is connected, for the first time or again. The first time requests pass at once.
+   * After a reconnect they wait (those that were in flight, and those submitted since) until
+   * `RtrsClient.reissue` is called; only requests with `retry = false` pass, so that the user can
+   * open its things anew first.
    */
   onSessionUp(): void;
   /** The connection is lost; the session will try to come back until `close`. */
@@ -22,8 +22,8 @@ export interface RtrsClientUser {
    */
   onSessionFailed(error: FarpageError): void;
   /**
-   * `request` is about to be sent (again) by `reissue`: the user may rewrite its user message, which
-   * may name things that the server has forgotten.
+   * `request` is about to be sent (again) by `reissue`: the user may rewrite its user message,
+   * which may name things that the server has forgotten.
    * @returns 0 to send it, or the errno to complete it with instead.
    */
   onRequestReissue(request: ClientRequest): number;

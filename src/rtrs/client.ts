@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
-// The client side of an RTRS session (facts page, sections 5 to 11): permits, requests, and what becomes
-// of them when the connection is lost.
+// The client side of an RTRS session (facts page, sections 5 to 11): permits, requests, and what
+// becomes of them when the connection is lost.
 //
-// What is guaranteed, by whom. A request completes once: with the server's answer, or with an errno of
-// its own when it can't be answered any more. One with `retry` that was in flight when the path failed
-// is executed again after the reconnect: at least once in all, and never after it has completed. The
-// server fences: it accepts the path again only when every request of the old incarnation has left its
-// devices, so the first execution is over before the second starts (a farpage server does so, and a
-// Linux server refuses the path's UUID until then). With its chunks free again, a request may go by
-// another permit than before.
-// What RTRS can't know is which requests overlap: whoever submits a request to a range of blocks while
-// another one to the same blocks is in flight may see both orders, and after a reconnect the older one
-// executed once more behind the newer. The protocol on top therefore holds a request back until those
-// in flight to the same blocks have completed (see `rnbd/`).
+// What is guaranteed, by whom. A request completes once: with the server's answer, or with an errno
+// of its own when it can't be answered any more. One with `retry` that was in flight when the path
+// failed is executed again after the reconnect: at least once in all, and never after it has
+// completed. The server fences: it accepts the path again only when every request of the old
+// incarnation has left its devices, so the first execution is over before the second starts (a
+// farpage server does so, and a Linux server refuses the path's UUID until then). With its chunks
+// free again, a request may go by another permit than before. What RTRS can't know is which
+// requests overlap: whoever submits a request to a range of blocks while another one to the same
+// blocks is in flight may see both orders, and after a reconnect the older one executed once more
+// behind the newer. The protocol on top therefore holds a request back until those in flight to the
+// same blocks have completed (see `rnbd/`).
 
 import { assert, ERRNO, FarpageError, type Machine, type Memory } from "../base/index.js";
 import type { EventChannel } from "../cm/index.js";
@@ -178,16 +178,19 @@ export class RtrsClient implements Machine, ClientPathOwner {
     };
   }
 
-  /** Starts connecting; the user hears of `onSessionUp` or `onSessionFailed`. Preconditions: IDLE. */
+  /**
+   * Starts connecting; the user hears of `onSessionUp` or `onSessionFailed`. Preconditions: IDLE.
+   */
   connect(): void {
     this.setState("CONNECTING");
     this.path.connect();
   }
 
   /**
-   * Ends the session. Requests in flight complete with ESHUTDOWN from the next `pump`; whoever wants
-   * them answered waits for `inflight` 0 first. CLOSED when the goodbyes are said or timed out. All
-   * that the session holds is given back then, registrations included. No-op when closing already.
+   * Ends the session. Requests in flight complete with ESHUTDOWN from the next `pump`; whoever
+   * wants them answered waits for `inflight` 0 first. CLOSED when the goodbyes are said or timed
+   * out. All that the session holds is given back then, registrations included. No-op when closing
+   * already.
    */
   close(): void {
     if (this.state === "CLOSING" || this.state === "CLOSED") return;
@@ -196,7 +199,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   /**
-   * Makes `memory` usable for the data of requests, until `unregisterMemory` or the end of the session.
+   * Makes `memory` usable for the data of requests, until `unregisterMemory` or the end of the
+   * session.
    * @throws FarpageError EEXIST, ENOMEM.
    */
   registerMemory(memory: Memory): void {
@@ -204,9 +208,9 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   /**
-   * Preconditions: no request with data in `memory` is submitted. A write that has completed may still be
-   * repeated by the transport when its acknowledgement was lost; it would then fail the connection,
-   * which comes back by itself.
+   * Preconditions: no request with data in `memory` is submitted. A write that has completed may
+   * still be repeated by the transport when its acknowledgement was lost; it would then fail the
+   * connection, which comes back by itself.
    * @throws FarpageError ENOENT when it is not registered.
    */
   unregisterMemory(memory: Memory): void {
@@ -215,15 +219,16 @@ export class RtrsClient implements Machine, ClientPathOwner {
 
   /**
    * Takes a request.
-   * @returns null when there is none (or the session never connected yet); `onPermitAvailable` follows.
+   * @returns null when there is none (or the session never connected yet); `onPermitAvailable`
+   *   follows.
    */
   acquire(): ClientRequest | null {
     return this.take(false);
   }
 
   /**
-   * Takes a request even when `acquire` has none left: for the few messages that must get through while
-   * everything else waits for them, such as opening devices again after a reconnect.
+   * Takes a request even when `acquire` has none left: for the few messages that must get through
+   * while everything else waits for them, such as opening devices again after a reconnect.
    */
   acquireReserved(): ClientRequest | null {
     return this.take(true);
@@ -241,9 +246,9 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   /**
-   * Asks the server for `dataLength` bytes, to be written to `request.memory`.
-   * Preconditions: the request is acquired and not in flight; 0 <= dataLength <= maxIoBytes; its memory
-   * is registered and holds the range.
+   * Asks the server for `dataLength` bytes, to be written to `request.memory`. Preconditions: the
+   * request is acquired and not in flight; 0 <= dataLength <= maxIoBytes; its memory is registered
+   * and holds the range.
    */
   submitRead(request: ClientRequest, dataLength: number): void {
     this.requests.submit(request, true, dataLength);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One connection of a path, the same on both ends: a queue pair, its completion queue, its CM id, and the
-// accounts of its send queue. What its messages mean is the path's business.
+// One connection of a path, the same on both ends: a queue pair, its completion queue, its CM id,
+// and the accounts of its send queue. What its messages mean is the path's business.
 
 import { assert } from "../base/index.js";
 import type { CmId } from "../cm/index.js";
@@ -19,7 +19,9 @@ import {
 } from "../verbs/index.js";
 import { rtrsHeartbeatImmediate } from "../wire/index.js";
 
-/** What a connection tells the path that it belongs to. Called from `CompletionPoller.poll` alone. */
+/**
+ * What a connection tells the path that it belongs to. Called from `CompletionPoller.poll` alone.
+ */
 export interface ConnectionOwner {
   /** A message arrived; `completion` is valid during the call. Its receive is used up. */
   onReceive(connection: Connection, completion: WorkCompletion): void;
@@ -54,7 +56,9 @@ export class Connection {
   readonly qp: QueuePair;
   readonly cq: CompletionQueue;
   state: ConnectionState = "OPENING";
-  /** Bytes of the buffer behind each receive: 0 = empty receives. Set before the first is posted. */
+  /**
+   * Bytes of the buffer behind each receive: 0 = empty receives. Set before the first is posted.
+   */
   receiveBytes = 0;
   /** Local address and key of receive buffer 0; buffer n follows n * `receiveBytes` later. */
   receiveAddress = 0;
@@ -190,7 +194,9 @@ export class Connection {
     else this.id.disconnect();
   }
 
-  /** The peer has left, or answered our goodbye; the CM's answer to it does not wait for anything. */
+  /**
+   * The peer has left, or answered our goodbye; the CM's answer to it does not wait for anything.
+   */
   onDisconnected(): void {
     this.state = "CLOSED";
     this.id.disconnect();

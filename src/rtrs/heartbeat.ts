@@ -4,9 +4,10 @@
 export type HeartbeatVerdict = "QUIET" | "SEND" | "FAILED";
 
 /**
- * One end's watch over a path (facts page, section 9). Every interval, busy or idle: send a heartbeat
- * when nothing is missed; else count one more interval without a sign of life, and fail beyond the
- * limit. So a dead peer is noticed `missedMax + 1` intervals after the heartbeat that it never answered.
+ * One end's watch over a path (facts page, section 9). Every interval, busy or idle: send a
+ * heartbeat when nothing is missed; else count one more interval without a sign of life, and fail
+ * beyond the limit. So a dead peer is noticed `missedMax + 1` intervals after the heartbeat that it
+ * never answered.
  */
 export class Heartbeat {
   /** When `tick` has something to do; Infinity while stopped. */

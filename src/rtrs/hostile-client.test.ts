@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A client that breaks the rules: it loses its path, nobody else loses anything, and it never gets or
-// changes a byte that is not its own.
+// A client that breaks the rules: it loses its path, nobody else loses anything, and it never gets
+// or changes a byte that is not its own.
 
 import { beforeEach, describe, expect, it } from "vitest";
 import { type SendWorkRequest, WC_STATUS, WR_OPCODE } from "../verbs/index.js";
@@ -180,7 +180,7 @@ describe.each([true, false])("requests of a hostile client, key rotation %s", (r
     scene.expectOthersWell();
   });
 
-  it("a buffer longer than the request → it gets the request's bytes, not what lies behind", () => {
+  it("a buffer longer than the request → it gets the request's bytes, no more", () => {
     const { pair, raw } = scene;
     pair.serverNotes.onAny = (request) => {
       request.memory.bytes.fill(0x42, request.memoryOffset, request.memoryOffset + 16_384);
@@ -200,7 +200,7 @@ describe.each([true, false])("requests of a hostile client, key rotation %s", (r
     expect(memory.bytes.subarray(8704, 16_384).every((byte) => byte === 0xee)).toBe(true);
   });
 
-  it("an invalidation of a key that it does not have → the client's own queue pair suffers", () => {
+  it("a key to invalidate that it does not have → its own queue pair suffers", () => {
     const { pair, raw } = scene;
     pair.serverNotes.onAny = (request) => request.complete(5);
     raw.request(0, readHeader({ flags: RTRS_FLAG_NEED_INVAL }), 512, 512);

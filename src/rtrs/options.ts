@@ -31,24 +31,26 @@ export interface RtrsClientOptions {
   readonly paths: readonly RtrsPathAddresses[];
   /** The server's port, default 1234. */
   readonly port?: number;
-  /** Connections per path that carry requests, besides the service connection; 1 .. 4095, default 1. */
+  /**
+   * Connections per path that carry requests, besides the service connection; 1 .. 4095, default 1.
+   */
   readonly connectionCount?: number;
   /** Room for a user message, default 512; with headers within the server's `headerBytesMax`. */
   readonly userBytesMax?: number;
   /**
-   * Reads go through a key of their own, which is valid while the request is outstanding and for its
-   * bytes alone (default true): the client invalidates it before the request completes. False: through
-   * the long-lived key of the whole registered memory.
+   * Reads go through a key of their own, which is valid while the request is outstanding and for
+   * its bytes alone (default true): the client invalidates it before the request completes. False:
+   * through the long-lived key of the whole registered memory.
    */
   readonly invalidate?: boolean;
   /**
-   * The server is asked to invalidate that key as well, by SEND with invalidate before its reply, as
-   * Linux's client does (default false: one packet more per read, and no safer).
+   * The server is asked to invalidate that key as well, by SEND with invalidate before its reply,
+   * as Linux's client does (default false: one packet more per read, and no safer).
    */
   readonly remoteInvalidate?: boolean;
   /**
-   * Requests that `acquireReserved` alone may take, 0 .. 16, default 1; `acquire` has so many fewer than
-   * the server has chunks.
+   * Requests that `acquireReserved` alone may take, 0 .. 16, default 1; `acquire` has so many fewer
+   * than the server has chunks.
    */
   readonly reservedRequests?: number;
   /** Most permits to use; default what the server offers. */
@@ -58,9 +60,13 @@ export interface RtrsClientOptions {
   readonly reconnectDelayNsMax?: number;
   /** Attempts in a row before giving up, default Infinity; counts the first connect too. */
   readonly connectAttemptsMax?: number;
-  /** Each stage of connecting (one connection, the info exchange) may take this long, default 5 s. */
+  /**
+   * Each stage of connecting (one connection, the info exchange) may take this long, default 5 s.
+   */
   readonly connectTimeoutNs?: number;
-  /** How long a disconnect may take before the connection is dropped unilaterally, default 500 ms. */
+  /**
+   * How long a disconnect may take before the connection is dropped unilaterally, default 500 ms.
+   */
   readonly disconnectTimeoutNs?: number;
   /** Requests still waiting when the session has been down this long fail; default Infinity. */
   readonly requestTimeoutNs?: number;
@@ -76,12 +82,14 @@ export interface RtrsServerOptions {
   readonly port?: number;
   /** Chunks, and requests outstanding, per session; 1 .. 65,535, default 512. */
   readonly queueDepth?: number;
-  /** Bytes of a chunk: a power of two, at least 8192, default 131,072 (4096 of them for headers). */
+  /**
+   * Bytes of a chunk: a power of two, at least 8192, default 131,072 (4096 of them for headers).
+   */
   readonly chunkBytes?: number;
   /**
-   * A chunk's key is invalid while the server looks at the chunk, and each reply carries a fresh one
-   * (default true). False: keys stay valid for the session; what a late write can then do is told in
-   * docs/rtrs.md.
+   * A chunk's key is invalid while the server looks at the chunk, and each reply carries a fresh
+   * one (default true). False: keys stay valid for the session; what a late write can then do is
+   * told in docs/rtrs.md.
    */
   readonly alwaysInvalidate?: boolean;
   /** Sessions at a time, default 16. */

@@ -355,7 +355,9 @@ export class Pair {
     this.server = this.makeServer();
   }
 
-  /** Submits a write of `length` bytes of value `fill` to `block`. Data is at its number x 16 KiB. */
+  /**
+   * Submits a write of `length` bytes of value `fill` to `block`. Data is at its number x 16 KiB.
+   */
   write(block: number, fill: number, length = 4096): ClientRequest {
     const request = this.acquire(block, length);
     const at = request.memoryOffset;

@@ -2,8 +2,8 @@
 import { assert } from "../base/index.js";
 
 /**
- * The permits of a session: numbers 0 .. capacity - 1, handed out lowest first (facts page, section 6),
- * so that a lightly loaded session keeps using the same few chunks.
+ * The permits of a session: numbers 0 .. capacity - 1, handed out lowest first (facts page, section
+ * 6), so that a lightly loaded session keeps using the same few chunks.
  */
 export class PermitPool {
   readonly capacity: number;

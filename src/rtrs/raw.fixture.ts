@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Peers that do what a test tells them, right or wrong: an RTRS client and an RTRS server by hand, on
-// verbs and the connection manager.
+// Peers that do what a test tells them, right or wrong: an RTRS client and an RTRS server by hand,
+// on verbs and the connection manager.
 
 import type { Machine, Memory } from "../base/index.js";
 import type { CmEvent, CmId, EventChannel } from "../cm/index.js";
@@ -189,7 +189,8 @@ export class RawClient extends RawPeer {
   }
 
   /**
-   * Writes `bytes` to a chunk with a request's immediate: as a request should, if the numbers are right.
+   * Writes `bytes` to a chunk with a request's immediate: as a request should, if the numbers are
+   * right.
    * @param at where in the chunk the bytes go.
    * @param headerOffset what the immediate says.
    */

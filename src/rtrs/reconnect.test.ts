@@ -40,7 +40,7 @@ function upAgain(pair: Pair): void {
 }
 
 describe("requests in flight when the connection is lost", () => {
-  it.each([true, false])("queue pairs fail, rotation %s → re-issued, completed once", (rotates) => {
+  it.each([true, false])("queue pairs fail, rotation %s → re-issued, done once", (rotates) => {
     const pair = new Pair({ connectionCount: 2 }, { alwaysInvalidate: rotates });
     pair.connect();
     for (let block = 0; block < 3; block++) {
@@ -133,7 +133,7 @@ describe("requests in flight when the connection is lost", () => {
     expect(pair.client.inflight).toBe(0);
   });
 
-  it("the user opens its things first → the others wait for `reissue`, new ones behind the old", () => {
+  it("the user opens its things first → the others wait, new ones behind the old", () => {
     const pair = new Pair();
     pair.connect();
     pair.clientNotes.reissuesAtOnce = false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One request from `submit` to its completion, both ends in this process, packets handed over in
-// memory, no CRC: what RTRS and the transport below cost per request. Compare the rows with each other:
-// key rotation on and off, reads by a key of their own and by the session's.
+// memory, no CRC: what RTRS and the transport below cost per request. Compare the rows with each
+// other: key rotation on and off, reads by a key of their own and by the session's.
 
 import { bench, describe } from "vitest";
 import { RxBurst } from "../transport/index.js";

@@ -17,13 +17,12 @@ const KEYS = {
   "its own, invalidated by the server": { invalidate: true, remoteInvalidate: true },
 };
 
-describe.each(
-  [true, false].flatMap((alwaysInvalidate) =>
-    Object.entries(KEYS).map(([key, client]) => ({ alwaysInvalidate, key, client })),
-  ),
-)("session with key rotation $alwaysInvalidate, a read by $key key", (mode) => {
-  const { alwaysInvalidate, client } = mode;
+const MODES = [true, false].flatMap((alwaysInvalidate) =>
+  Object.entries(KEYS).map(([key, client]) => ({ alwaysInvalidate, key, client })),
+);
+const MODE = "with key rotation $alwaysInvalidate, a read by $key key";
 
+describe.each(MODES)(`requests ${MODE}`, ({ alwaysInvalidate, client }) => {
   it("writes and reads → every byte arrives, over and over through the same chunks", () => {
     const pair = new Pair({ ...client, connectionCount: 2 }, { alwaysInvalidate });
     pair.connect();
@@ -70,7 +69,9 @@ describe.each(
     expect(pair.dataOf(read).length).toBe(12_288);
     expect(() => pair.client.submitRead(read, 12_289)).toThrow(/length/);
   });
+});
 
+describe.each(MODES)(`answers ${MODE}`, ({ alwaysInvalidate, client }) => {
   it("an error of the user → the client's errno, and the chunk works on", () => {
     const pair = new Pair({ ...client }, { alwaysInvalidate });
     pair.connect();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The chunks of a server path: their memory, the keys that open them to the client, and the request that
-// is in each. Memory is per path, not shared by the paths of a session as in Linux: the key of another
-// path then never opens a chunk that this path is looking at (facts page, section 17).
+// The chunks of a server path: their memory, the keys that open them to the client, and the request
+// that is in each. Memory is per path, not shared by the paths of a session as in Linux: the key of
+// another path then never opens a chunk that this path is looking at (facts page, section 17).
 
 import { assert } from "../base/index.js";
 import { ACCESS, type MemoryRegion, type ProtectionDomain } from "../verbs/index.js";
@@ -72,7 +72,9 @@ export class ServerChunks {
   readonly states: Uint8Array;
   /** The connection that carried the request, by which the reply goes back. */
   readonly connections: (Connection | null)[];
-  /** What of a READ header is needed for the reply: whether there is a descriptor, and what it says. */
+  /**
+   * What of a READ header is needed for the reply: whether there is a descriptor, and what it says.
+   */
   readonly hasDescriptor: Uint8Array;
   readonly needsInvalidation: Uint8Array;
   readonly clientAddressHighs: Uint32Array;
@@ -207,9 +209,9 @@ export class ServerChunks {
   }
 
   /**
-   * Takes the request out of a chunk. With rotating keys the client can't write to the chunk any more
-   * from here to the reply; in both modes its header and user message are copied once, to where it
-   * can't reach them, and only the copies are looked at.
+   * Takes the request out of a chunk. With rotating keys the client can't write to the chunk any
+   * more from here to the reply; in both modes its header and user message are copied once, to
+   * where it can't reach them, and only the copies are looked at.
    * @returns null when `requests[chunk]` is filled in and the chunk BUSY; what is wrong otherwise.
    */
   take(chunk: number, offset: number, connection: Connection): RequestFault | null {

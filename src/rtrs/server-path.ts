@@ -2,9 +2,9 @@
 // One path of a server session (facts page, sections 5, 7.5, 9, 10.2): its connections, its chunks,
 // and a protection domain of its own, so that no key of one client is worth anything to another.
 //
-// A client that breaks the protocol loses this path and nothing else. A path that closes keeps its UUID
-// occupied until the last request of it has left the user's devices: that is the fence on which a
-// client's re-issued requests rely.
+// A client that breaks the protocol loses this path and nothing else. A path that closes keeps its
+// UUID occupied until the last request of it has left the user's devices: that is the fence on
+// which a client's re-issued requests rely.
 
 import { assert, ERRNO, IntRing, type IpAddress } from "../base/index.js";
 import type { CmEvent, CmId } from "../cm/index.js";
@@ -69,13 +69,15 @@ export interface ServerPathContext {
   readonly poller: CompletionPoller;
 }
 
-/** Sends and receives beyond what requests need: heartbeats and their acknowledgements, INFO_RSP. */
+/**
+ * Sends and receives beyond what requests need: heartbeats and their acknowledgements, INFO_RSP.
+ */
 const SPARE = 64;
 /** Most sends of one reply: data, SEND with invalidate, reply. */
 const REPLY_SENDS_MAX = 3;
 /**
- * After the client's first DREQ the others get this long to arrive before ours go out: a Linux client
- * whose DREQ crosses ours waits for half a minute (facts page, section 10.3).
+ * After the client's first DREQ the others get this long to arrive before ours go out: a Linux
+ * client whose DREQ crosses ours waits for half a minute (facts page, section 10.3).
  */
 const DISCONNECT_GRACE_NS = 200_000_000;
 

@@ -8,23 +8,25 @@ export interface ServerRequestOwner {
 }
 
 /**
- * One chunk of a server path with the request that is in it. Made with the path and reused; it and its
- * chunk belong to the user from `onRequest` to `complete`.
+ * One chunk of a server path with the request that is in it. Made with the path and reused; it and
+ * its chunk belong to the user from `onRequest` to `complete`.
  */
 export class ServerRequest {
   readonly session: ServerSession;
   /** Number of the chunk within its path. */
   readonly chunk: number;
   /**
-   * The user message: a copy in memory that the client cannot reach, made once. `userLength` bytes are
-   * this request's; what follows is left over.
+   * The user message: a copy in memory that the client cannot reach, made once. `userLength` bytes
+   * are this request's; what follows is left over.
    */
   readonly userMessage: Uint8Array;
   readonly userView: DataView;
   userLength = 0;
   /** READ: the user fills the data; WRITE: the data is there. */
   isRead = false;
-  /** Where the data is: `dataLength` bytes of `memory` from `memoryOffset` on (the chunk's start). */
+  /**
+   * Where the data is: `dataLength` bytes of `memory` from `memoryOffset` on (the chunk's start).
+   */
   readonly memory: Memory;
   readonly memoryOffset: number;
   /** Bytes of data that the request is about, 0 .. `RtrsServer.maxIoBytes`. */

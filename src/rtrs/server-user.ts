@@ -3,15 +3,15 @@ import type { ServerRequest } from "./server-request.js";
 import type { ServerSession } from "./server-session.js";
 
 /**
- * What an RTRS server tells the protocol on top of it. All are called from `RtrsServer.pump` alone, and
- * may call any method of the server, its sessions and its requests but `pump`.
+ * What an RTRS server tells the protocol on top of it. All are called from `RtrsServer.pump` alone,
+ * and may call any method of the server, its sessions and its requests but `pump`.
  */
 export interface RtrsServerUser {
   /** The first path of a session is connected; requests of it follow. */
   onSessionUp(session: ServerSession): void;
   /**
-   * The last path of a session is gone and every request of it is complete: nothing of the session is
-   * in a device any more, and only now can the client connect again.
+   * The last path of a session is gone and every request of it is complete: nothing of the session
+   * is in a device any more, and only now can the client connect again.
    */
   onSessionDown(session: ServerSession): void;
   /**

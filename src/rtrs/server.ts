@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The server side of RTRS: listens, lets sessions and paths in by the rules of the facts page (sections
-// 4.4 and 5.1), and hands their requests to the protocol on top.
+// The server side of RTRS: listens, lets sessions and paths in by the rules of the facts page
+// (sections 4.4 and 5.1), and hands their requests to the protocol on top.
 
 import { assert, ERRNO, FarpageError, type Machine } from "../base/index.js";
 import type { CmEvent, EventChannel, Listener } from "../cm/index.js";
