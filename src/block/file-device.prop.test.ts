@@ -240,7 +240,7 @@ describe("file device against the model", () => {
     );
   });
 
-  it("the power goes at any moment: what FLUSH or FUA covered is there, the rest old or new", () => {
+  it("the power goes at any moment: what FLUSH or FUA covered is there, the rest any", () => {
     fc.assert(
       fc.property(script, seed, (steps, random) => {
         const { model, disk, platter } = play(steps, random, { blockRate: 0.5 }, 3);

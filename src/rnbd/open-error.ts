@@ -17,3 +17,11 @@ export function openError(name: string, errno: number): FarpageError {
       return new FarpageError(code, `the server can't open volume "${name}": ${code}`);
   }
 }
+
+/** What an open that `close` overtook fails with. */
+export const CANCELED = "the session was closed before the volume was open";
+
+/** Whether RTRS says with this errno that the connection was lost, or there was none. */
+export function isLost(errno: number): boolean {
+  return errno === ERRNO.ECONNRESET || errno === ERRNO.ENOTCONN || errno === ERRNO.ECONNABORTED;
+}

@@ -37,7 +37,7 @@ import {
 } from "../wire/index.js";
 import type { OpenCallback, RnbdClientOptions, RtrsSession } from "./client-options.js";
 import type { DeviceHost } from "./device-host.js";
-import { openError } from "./open-error.js";
+import { CANCELED, isLost, openError } from "./open-error.js";
 import { CommandPool, RnbdCommand } from "./rnbd-command.js";
 import { ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
 
@@ -50,9 +50,6 @@ const TRANSFER_BYTES_MAX = 32 << 20;
 const REOPEN_DELAY_NS = 1e9;
 /** Room for the response of one admin request; there is one at a time. */
 const ADMIN_BYTES = 4096;
-const CANCELED = "the session was closed before the volume was open";
-/** What RTRS completes a request with when its connection is lost, or there is none. */
-const LOST_ERRNOS: readonly number[] = [ERRNO.ECONNRESET, ERRNO.ENOTCONN, ERRNO.ECONNABORTED];
 
 export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   /**
@@ -217,7 +214,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
       if (device.state === "REOPENING" && !device.isFailing) {
         deadlineNs = Math.min(deadlineNs, device.suspendedNs + this.ioTimeoutNs);
       }
-      if (this.isUp && this.admin === null && !this.adminStarves && wantsOpen(device)) {
+      if (this.isUp && this.admin === null && !this.adminStarves && device.wantsOpen) {
         deadlineNs = Math.min(deadlineNs, device.attemptNs);
       }
     }
@@ -363,7 +360,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
         this.sendAdmin({ kind: "CLOSE", device });
         return;
       }
-      if (wantsOpen(device) && device.attemptNs <= this.nowNs && !this.closing) {
+      if (device.wantsOpen && device.attemptNs <= this.nowNs && !this.closing) {
         this.sendAdmin({ kind: "OPEN", device });
         return;
       }
@@ -423,7 +420,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   private finishOpen(device: RnbdDevice, errno: number): void {
     const isFirst = device.state === "OPENING";
     device.reopenWanted = false;
-    if (errno !== 0 && isFirst && !LOST_ERRNOS.includes(errno)) {
+    if (errno !== 0 && isFirst && !isLost(errno)) {
       this.answerOpen(device, openError(device.name, errno));
     } else if (errno !== 0 || !this.isUp) {
       // The next session tries at once.
@@ -503,10 +500,4 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.freed = true;
     this.memorySource.free(this.adminMemory);
   }
-}
-
-/** Whether the server is to be asked for `device`, now or later. */
-function wantsOpen(device: RnbdDevice): boolean {
-  if (device.state === "OPENING" || device.state === "REOPENING") return true;
-  return device.state === "OPEN" && device.reopenWanted;
 }

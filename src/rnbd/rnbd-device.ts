@@ -184,6 +184,12 @@ export class RnbdDevice implements BlockDevice {
 
   // ------------------------------------------------------------------------- the client's side
 
+  /** Whether the server is to be asked for it, now or later. */
+  get wantsOpen(): boolean {
+    if (this.state === "OPENING" || this.state === "REOPENING") return true;
+    return this.state === "OPEN" && this.reopenWanted;
+  }
+
   /** Whether `deliver` has something to do. */
   get isDue(): boolean {
     return this.ledger.finishedCount > 0 || this.resized;

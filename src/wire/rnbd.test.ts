@@ -33,7 +33,9 @@ import {
   writeRnbdSessInfoResponse,
 } from "./rnbd.js";
 
-/** Writes at an odd offset into bytes that are all ones; whatever isn't written on purpose shows. */
+/**
+ * Writes at an odd offset into bytes that are all ones; whatever isn't written on purpose shows.
+ */
 function written(length: number, write: (view: DataView, offset: number) => void): string {
   const bytes = new Uint8Array(length + 2).fill(0xff);
   write(new DataView(bytes.buffer), 1);
@@ -51,8 +53,8 @@ function viewOf(text: string): DataView {
   return new DataView(bytes.buffer);
 }
 
-const OPEN_RSP = `03 00 00 00 00 00 00 00 00 00 02 00 00 00 00 00 ff 00 00 00 00 00 00 00 ff ff 7f 00 00 02
-  00 00 00 00 00 00 00 02 00 02 80 00 00 00 00 03 00 00 00 00 00 00 00 00 00 00`;
+const OPEN_RSP = `03 00 00 00 00 00 00 00 00 00 02 00 00 00 00 00 ff 00 00 00 00 00 00 00
+  ff ff 7f 00 00 02 00 00 00 00 00 00 00 02 00 02 80 00 00 00 00 03 00 00 00 00 00 00 00 00 00 00`;
 const WRITE_IO = `04 00 00 00 00 00 00 00 08 00 00 00 00 00 00 00 01 01 00 00 00 10 00 00
   04 40 00 00 00 00 00 00`;
 const FLUSH_IO = `04 00 00 00 00 00 00 00 ff ff ff ff ff ff ff ff 02 03 00 00 00 00 00 00
@@ -72,7 +74,7 @@ describe("rnbd: messages that two Linux 6.1 kernels exchanged (facts page 19)", 
     expect(rnbdSessInfoVersion(viewOf(`01 00 00 00 02${zeroes}`), 0)).toBe(2);
   });
 
-  it("OPEN_RSP of a 64 MiB device with write cache and FUA → its fields, and the same bytes", () => {
+  it("OPEN_RSP of a 64 MiB device with write cache and FUA → its fields, the same bytes", () => {
     const response = readRnbdOpenResponse(viewOf(OPEN_RSP), 0) as RnbdOpenResponse;
     expect(response).toEqual({
       deviceId: 0,
