@@ -239,4 +239,14 @@ describe.skipIf(!hasNative)("Poller, native only", () => {
     }
     expect(poller.descriptorCount).toBe(0);
   });
+
+  it("the poller is closed before what it watched → interest and removal do nothing", async () => {
+    const poller = openPoller("native");
+    const { listener, left, right } = await connectedPair(poller);
+    poller.close();
+    left.setInterest(false, false);
+    right.setInterest(true, true);
+    for (const closable of [left, right, listener]) closable.close();
+    expect(left.readable).toBe(false);
+  });
 });

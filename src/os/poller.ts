@@ -203,6 +203,8 @@ class NativePoller implements Poller {
   }
 
   changeMask(entry: NativeDescriptor, mask: number): void {
+    // Whoever outlives the poller may still say what it wants; the block is unmapped by then.
+    if (this.isClosed) return;
     // A descriptor without interest leaves the set: the kernel reports a hang-up to any that is in
     // it, and would keep a poller awake whose owner does not want to know.
     if (mask === 0) this.control(EPOLL_CTL_DEL, entry.descriptor, 0, 0);
