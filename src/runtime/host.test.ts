@@ -179,6 +179,47 @@ describe("two hosts", () => {
     expect(seen).toEqual([1, 2, 3]);
   });
 
+  it("completions: the iteration ends with the host", async () => {
+    const cq = client.openDevice().createCq({ depth: 4 });
+    const seen: number[] = [];
+    const reading = (async () => {
+      for await (const completion of client.completions(cq)) seen.push(completion.wrId);
+    })();
+    await new Promise((resolve) => setImmediate(resolve));
+    await client.close();
+    await reading;
+    expect(seen).toEqual([]);
+  });
+
+  it("the peer falls silent: a write fails when its retries are used up", async () => {
+    const there = registered(server, 4096);
+    const here = registered(client, 4096);
+    const { own } = await connected(there, here);
+    await server.stack.lane.stop();
+    const { address, rkey } = there.mr;
+    await expect(own.write({ from: here.mr, to: { address, rkey } })).rejects.toMatchObject({
+      code: "RETRY_EXC_ERR",
+    });
+  });
+
+  it("the lane fails: what waits is told, and the host closes", async () => {
+    const there = registered(server, 4096);
+    const here = registered(client, 4096);
+    const { own } = await connected(there, here);
+    const received = expect(own.receive(here.mr)).rejects.toMatchObject({ code: "WR_FLUSH_ERR" });
+    client.stack.lane.add({
+      pump: () => {
+        throw new Error("a bug");
+      },
+      deadlineNs: () => 0,
+      checkInvariants: () => {},
+    });
+    await received;
+    await own.closed;
+    await expect(own.receive(here.mr)).rejects.toMatchObject({ code: "ENOTCONN" });
+    await client.close();
+  });
+
   it("nobody listens; nobody answers; no address of that family", async () => {
     const { pd } = registered(client, 4096);
     await expect(client.connect({ address: "127.0.0.81", port: PORT, pd })).rejects.toMatchObject({

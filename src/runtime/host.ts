@@ -238,9 +238,12 @@ export class Host implements AsyncDisposable {
   }
 
   private async closeOnce(): Promise<void> {
+    const shutDown = new FarpageError("ESHUTDOWN", "the host is closed");
+    // Goodbyes need turns: without a lane nobody would ever hear of their end.
+    if (!this.stack.lane.isRunning) this.machine.fail(shutDown);
     const connections = [...this.machine.connections.values()];
     await Promise.all(connections.map((connection) => connection.close()));
-    this.machine.fail(new FarpageError("ESHUTDOWN", "the host is closed"));
+    this.machine.fail(shutDown);
     this.stack.lane.remove(this.machine);
     for (const context of this.contexts) context.close();
     await this.stack.close();

@@ -207,6 +207,7 @@ export class Lane {
     this.inTurn = true;
     this.counters.turns++;
     const received = this.receive(nowNs);
+    if (received) this.device.deliverEvents();
     this.pumpMachines(nowNs);
     const sent = this.transmit(nowNs);
     this.inTurn = false;
