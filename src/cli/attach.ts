@@ -7,7 +7,7 @@ import { AttachHost, formatSize, type NbdEndpointAddress, parseRnbdUri } from ".
 import { createLog } from "./log.js";
 import { ATTACH_OPTIONS, checkOptions, defaultDataDirectory } from "./options.js";
 import type { Reporter } from "./reporter.js";
-import { StopSignal } from "./signals.js";
+import { type StopCause, StopSignal } from "./signals.js";
 
 export async function runAttach(uri: string, raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(ATTACH_OPTIONS, raw);
@@ -32,8 +32,12 @@ export async function runAttach(uri: string, raw: unknown, reporter: Reporter): 
         : reporter.event("disconnected", {}, "the server is gone; requests wait until it is back"),
   });
   reporter.event("ready", attachedFields(attached), attachedText(attached));
-  const signal = await stop.wait(attached.failed);
-  await attached.close();
+  let signal: StopCause;
+  try {
+    signal = await stop.wait(attached.failed);
+  } finally {
+    await attached.close();
+  }
   reporter.event("stopped", { signal }, "detached");
 }
 

@@ -6,7 +6,7 @@ import { formatSize, ServerHost } from "../runtime/index.js";
 import { createLog } from "./log.js";
 import { checkOptions, SERVE_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
-import { StopSignal } from "./signals.js";
+import { type StopCause, StopSignal } from "./signals.js";
 
 export async function runServe(raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(SERVE_OPTIONS, raw);
@@ -56,7 +56,11 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     },
     lines.join("\n"),
   );
-  const signal = await stop.wait(server.failed);
-  await server.close();
+  let signal: StopCause;
+  try {
+    signal = await stop.wait(server.failed);
+  } finally {
+    await server.close();
+  }
   reporter.event("stopped", { signal }, "stopped; everything is on disk");
 }
