@@ -279,11 +279,9 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   // ------------------------------------------------------------------------- what RTRS tells
 
   onSessionUp(): void {
-    this.isUp = true;
+    this.setUp(true);
     this.isAgain = this.wasUp;
     this.wasUp = true;
-    this.infoDone = false;
-    this.flowing = false;
     this.downSinceNs = Infinity;
     for (const device of this.devices) device.attemptNs = 0;
     this.adminDue = true;
@@ -291,9 +289,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   }
 
   onSessionDown(): void {
-    this.isUp = false;
-    this.infoDone = false;
-    this.flowing = false;
+    this.setUp(false);
     this.downSinceNs = this.nowNs;
     for (const device of [...this.devices]) {
       if (device.state === "OPEN") device.suspend(this.nowNs);
@@ -303,9 +299,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   }
 
   onSessionFailed(error: FarpageError): void {
-    this.isUp = false;
-    this.infoDone = false;
-    this.flowing = false;
+    this.setUp(false);
     this.downSinceNs = Infinity;
     this.failure = error;
     for (const device of [...this.devices]) {
@@ -343,6 +337,12 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   }
 
   // --------------------------------------------------------------------- SESS_INFO, OPEN, CLOSE
+
+  private setUp(isUp: boolean): void {
+    this.isUp = isUp;
+    this.infoDone = false;
+    this.flowing = false;
+  }
 
   /** Sends the next admin request that is due; lets I/O flow when there is none. */
   private runAdmin(): void {
