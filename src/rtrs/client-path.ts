@@ -64,9 +64,10 @@ const TRANSITIONS: Readonly<Record<ClientPathState, readonly ClientPathState[]>>
 export interface ClientPathOwner {
   /**
    * The server has said what it offers; the session makes what depends on it.
+   * @returns how many requests the session will have outstanding.
    * @throws FarpageError when the session can't go on with these parameters.
    */
-  onPathOffer(path: ClientPath, reply: RtrsConnectReply): void;
+  onPathOffer(path: ClientPath, reply: RtrsConnectReply): number;
   onPathUp(path: ClientPath): void;
   /** The path takes no requests any more, and no byte of its peer arrives any more. */
   onPathDown(path: ClientPath): void;
@@ -119,6 +120,8 @@ export class ClientPath implements ConnectionOwner {
   private readonly heartbeat: Heartbeat;
   private reconnectCount = 0;
   private offer: RtrsConnectReply | null = null;
+  /** Requests that the session will have outstanding; once the offer is there. */
+  private permitCount = 0;
   /** INFO_REQ and INFO_RSP of the current attempt. */
   private setup: Slab | null = null;
   private readonly infoRequest = new SendWorkRequest();
@@ -324,14 +327,7 @@ export class ClientPath implements ConnectionOwner {
 
   private depthsOf(cid: number): { send: number; receive: number } {
     if (cid === 0) return { send: SERVICE_SENDS, receive: SERVICE_RECEIVES };
-    const permits = this.permitCount;
-    return { send: 2 * permits + 16, receive: requestReceives(permits) };
-  }
-
-  /** Requests that this path may have outstanding. */
-  private get permitCount(): number {
-    assert(this.offer !== null, "the server's offer is known");
-    return Math.min(this.offer.queueDepth, this.context.settings.queueDepthMax);
+    return { send: requestSends(this.permitCount), receive: requestReceives(this.permitCount) };
   }
 
   private onEstablished(connection: Connection, privateData: Uint8Array): void {
@@ -355,7 +351,7 @@ export class ClientPath implements ConnectionOwner {
     }
     this.rotatesKeys = (reply.flags & RTRS_FLAG_NEW_RKEY) !== 0;
     this.offer = reply;
-    this.owner.onPathOffer(this, reply);
+    this.permitCount = this.owner.onPathOffer(this, reply);
   }
 
   private requestInfo(): void {
@@ -444,6 +440,19 @@ export class ClientPath implements ConnectionOwner {
     this.setState("WAITING", this.nowNs + Math.round(this.delayNs * spread));
     this.delayNs = Math.min(this.delayNs * 2, this.context.settings.reconnectDelayNsMax);
   }
+}
+
+/**
+ * Sends of a connection that carries requests: one per request, and as many again that are answered
+ * but not yet accounted for, since only some are signalled.
+ */
+function requestSends(permitCount: number): number {
+  return 2 * permitCount + 16;
+}
+
+/** Most requests outstanding that a connection with queues of `queueDepthMax` can carry. */
+export function permitCountMax(queueDepthMax: number): number {
+  return (queueDepthMax - 16) >>> 1;
 }
 
 /**

@@ -31,7 +31,12 @@ import {
   rtrsType,
 } from "../wire/index.js";
 import { RegisteredMemories } from "./client-memory.js";
-import { ClientPath, type ClientPathOwner, receiveBufferBytes } from "./client-path.js";
+import {
+  ClientPath,
+  type ClientPathOwner,
+  permitCountMax,
+  receiveBufferBytes,
+} from "./client-path.js";
 import type { ClientRequest } from "./client-request.js";
 import { ClientRequests } from "./client-requests.js";
 import { HEADER_ROOM_BYTES } from "./client-sender.js";
@@ -314,7 +319,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
 
   // ------------------------------------------------------------------------------ ClientPathOwner
 
-  onPathOffer(path: ClientPath, reply: RtrsConnectReply): void {
+  onPathOffer(path: ClientPath, reply: RtrsConnectReply): number {
     const chunkBytes = reply.ioBytesMax + reply.headerBytesMax;
     const { environment, pd, requests, settings } = this;
     if (!rtrsFitsImmediate(reply.queueDepth, chunkBytes) || reply.ioBytesMax < IO_BYTES_MIN) {
@@ -325,7 +330,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
       throw new FarpageError("EMSGSIZE", what);
     }
     if (requests.depth === 0) {
-      const permitCount = Math.min(reply.queueDepth, settings.queueDepthMax);
+      const deviceMax = permitCountMax(environment.context.queryDevice().maxQpWr);
+      const permitCount = Math.min(reply.queueDepth, settings.queueDepthMax, deviceMax);
       requests.make(environment, pd, permitCount, reply.ioBytesMax);
       this.chunkBytes = chunkBytes;
     } else if (reply.queueDepth < requests.permitCount || reply.ioBytesMax < requests.ioBytesMax) {
@@ -338,6 +344,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
       const length = receiveBufferBytes(connectionCount, requests.permitCount, bytes);
       this.replies = new Slab(environment.memory, pd, length, ACCESS.LOCAL_WRITE);
     }
+    return requests.permitCount;
   }
 
   onPathUp(path: ClientPath): void {

@@ -397,6 +397,28 @@ describe("connect requests", () => {
   });
 });
 
+describe("a client with one connection for everything", () => {
+  it("requests and heartbeats on connection 0 → answered there", () => {
+    const scene = new Scene();
+    const { pair, raw } = scene;
+    const connection = raw.ask({ connectionCount: 1 });
+    pair.pipe.until(() => connection.events.length > 0, "the raw connection is up");
+    raw.askInfo();
+    pair.pipe.run(MS);
+    raw.takeInfo(connection);
+    raw.request(3, writeHeader(0), 0, 0, () => {}, connection);
+    raw.send(connection, NOTHING, (wr) => {
+      wr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
+      wr.immediate = 0x80000000;
+    });
+    expect(scene.fate()).toBe("");
+    const immediates = connection.completions
+      .filter((wc) => wc.opcode >= 128 && wc.byteLength <= 8)
+      .map((wc) => wc.immediate);
+    expect(immediates).toEqual([0x10000003, 0x90000000]);
+  });
+});
+
 describe("info requests", () => {
   function half(): Scene {
     const scene = new Scene();

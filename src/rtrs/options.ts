@@ -53,7 +53,7 @@ export interface RtrsClientOptions {
    * than the server has chunks.
    */
   readonly reservedRequests?: number;
-  /** Most permits to use; default what the server offers. */
+  /** Most permits to use, whatever the server offers; default 1024. */
   readonly queueDepthMax?: number;
   /** First wait before connecting again, and the bound to which it doubles; 50 ms and 5 s. */
   readonly reconnectDelayNs?: number;
@@ -131,12 +131,7 @@ export function clientSettings(options: RtrsClientOptions): ClientSettings {
     invalidate: options.invalidate ?? true,
     remoteInvalidate: options.remoteInvalidate ?? false,
     reservedRequests: integer("reservedRequests", options.reservedRequests ?? 1, 0, 16),
-    queueDepthMax: integer(
-      "queueDepthMax",
-      options.queueDepthMax ?? RTRS_QUEUE_DEPTH_MAX,
-      1,
-      RTRS_QUEUE_DEPTH_MAX,
-    ),
+    queueDepthMax: integer("queueDepthMax", options.queueDepthMax ?? 1024, 1, RTRS_QUEUE_DEPTH_MAX),
     reconnectDelayNs: duration("reconnectDelayNs", options.reconnectDelayNs, 50 * MILLISECOND),
     reconnectDelayNsMax: duration("reconnectDelayNsMax", options.reconnectDelayNsMax, 5 * SECOND),
     connectAttemptsMax: count("connectAttemptsMax", options.connectAttemptsMax),

@@ -180,12 +180,12 @@ export class RawClient extends RawPeer {
   }
 
   /** Takes the chunks out of the INFO_RSP that has come. */
-  takeInfo(): void {
+  takeInfo(posts: RawConnection = this.connectionAt(1)): void {
     const length = this.connectionAt(0).completions.find((wc) => wc.opcode >= 128)?.byteLength;
     const regions = decodeRtrsInfoResponse(this.memory.view, 32_768, length ?? 0);
     if (typeof regions === "string") throw new Error(regions);
     this.chunks = regions;
-    this.postReceives(this.connectionAt(1), 30);
+    this.postReceives(posts, 30);
   }
 
   /**
@@ -200,10 +200,11 @@ export class RawClient extends RawPeer {
     at: number,
     headerOffset: number,
     change: (wr: SendWorkRequest) => void = () => {},
+    connection: RawConnection = this.connectionAt(1),
   ): void {
     const isOne = this.chunks.length === 1;
     const region = this.chunks[isOne ? 0 : Math.min(chunk, RAW_DEPTH - 1)] as RtrsDescriptor;
-    this.send(this.connectionAt(1), bytes, (wr) => {
+    this.send(connection, bytes, (wr) => {
       wr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
       wr.remoteAddressHigh = region.addressHigh;
       wr.remoteAddressLow = region.addressLow + at + (isOne ? chunk * 16_384 : 0);

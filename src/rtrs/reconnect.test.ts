@@ -4,7 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { ERRNO } from "../base/index.js";
 import { QP_STATE } from "../verbs/index.js";
-import { MS, Pair, SECOND } from "./pair.fixture.js";
+import { ClientNotes, MS, Pair, SECOND, TestHost } from "./pair.fixture.js";
 
 /** Moves every RC queue pair of the client's side to ERR, as a fatal completion does. */
 function breakConnections(pair: Pair): void {
@@ -313,6 +313,34 @@ describe("finding out", () => {
     expect(pair.serverNotes.events).toEqual(["up blue", "down blue"]);
     expect(pair.serverHost.memory.liveCount).toBe(0);
     expect(pair.server.counters()).toMatchObject({ sessions: 0, inflight: 0 });
+  });
+
+  it("a client that vanishes while the server works for it → the session waits for that alone", () => {
+    const pair = new Pair();
+    pair.connect();
+    pair.serverNotes.holds = true;
+    pair.write(1, 1);
+    pair.pipe.run(MS);
+    pair.pipe.remove(pair.clientHost);
+    pair.pipe.run(60 * SECOND);
+    expect(pair.server.lastCloseReason).toBe("");
+    expect(pair.server.deadlineNs()).toBe(Infinity);
+    pair.serverNotes.answerAll();
+    pair.pipe.run(MS);
+    expect(pair.serverNotes.events).toEqual(["up blue", "down blue"]);
+  });
+
+  it("a client whose process died and came back → gets its name back within seconds", () => {
+    const pair = new Pair();
+    pair.connect();
+    pair.pipe.remove(pair.clientHost);
+    const host = new TestHost("192.0.2.1", 17);
+    pair.pipe.hosts.push(host);
+    const again = pair.makeClient({}, new ClientNotes(), host);
+    again.connect();
+    const before = pair.pipe.nowNs;
+    pair.pipe.until(() => again.state === "CONNECTED", "the new process is connected");
+    expect(pair.pipe.nowNs - before).toBeLessThan(15 * SECOND);
   });
 
   it("a client that vanishes while connecting → forgotten after the time for it", () => {

@@ -204,6 +204,18 @@ describe("session", () => {
     expect(pair.clientNotes.errnos.every((errno) => errno === 0)).toBe(true);
   });
 
+  it("a server with more chunks than the client wants → as many as it wants", () => {
+    const pair = new Pair({ queueDepthMax: 3, reservedRequests: 2 });
+    pair.connect();
+    expect(pair.client.queueDepth).toBe(1);
+    for (let i = 0; i < 5; i++) {
+      const write = pair.write(i, i);
+      pair.untilIdle();
+      pair.client.release(write);
+    }
+    expect(pair.clientNotes.errnos).toEqual([0, 0, 0, 0, 0]);
+  });
+
   it("a user message longer than the server's user takes → EMSGSIZE, the session lives", () => {
     const pair = new Pair({ userBytesMax: 600 }, { userBytesMax: 300 });
     pair.connect();

@@ -195,6 +195,11 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     this.startClosing(reason, 0);
   }
 
+  /** Makes the transport find out whether the client is still there, ahead of the heartbeat. */
+  probe(): void {
+    if (this.state === "CONNECTED") this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT);
+  }
+
   pump(nowNs: number): void {
     this.nowNs = nowNs;
     if (this.isBroken) {
@@ -213,7 +218,10 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
 
   deadlineNs(): number {
     if (this.isBroken || this.isFinished()) return this.nowNs;
-    const deadline = this.isParted() ? Infinity : this.deadline;
+    // Once a closing path has waited for its peer, only its user's requests are left to wait for.
+    const isWaiting = this.state === "CONNECTING" || this.state === "CLOSING";
+    const isDue = this.isParted() || this.nowNs >= this.deadline;
+    const deadline = isWaiting && !isDue ? this.deadline : Infinity;
     return Math.min(deadline, this.graceDeadline, this.heartbeat.deadlineNs);
   }
 

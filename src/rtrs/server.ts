@@ -158,7 +158,10 @@ export class RtrsServer implements Machine, ServerPathOwner {
 
   isNameTaken(name: string, session: ServerSession): boolean {
     for (const other of this.sessionsByUuid.values()) {
-      if (other !== session && other.name === name) return true;
+      if (other === session || other.name !== name) continue;
+      // Often it is the same client, whose former process is dead: the sooner we know the better.
+      other.path?.probe();
+      return true;
     }
     return false;
   }
