@@ -267,6 +267,21 @@ describe("rnbd client: a flush never claims what a lost cache held", () => {
     expect(device.hasLostWrites).toBe(true);
   });
 
+  it("a FUA write sent without FUA, then the server learns FUA → a flush behind it still", () => {
+    server.response = { cachePolicy: RNBD_CACHE.WRITE_BACK };
+    const device = open();
+    submit(device, WRITE, 0, 8, BLOCK_FLAG.FUA);
+    pump();
+    server.take();
+    reconnect({ cachePolicy: RNBD_CACHE.WRITE_BACK | RNBD_CACHE.FUA });
+    expect(server.take().slice(-1)).toEqual(["WRITE.100@0 0+4096"]);
+    server.answer();
+    expect(taken()).toEqual([]);
+    expect(server.take()).toEqual(["FLUSH.300@0"]);
+    server.answer();
+    expect(taken()).toEqual(["0:0"]);
+  });
+
   it("no volatile cache, and another server's memory → all I/O fails", () => {
     server.response = { ...EPOCH, cachePolicy: 0 };
     const device = open();

@@ -184,9 +184,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     if (this.closing) return;
     this.closing = true;
     this.adminDue = true;
-    for (const device of [...this.devices]) {
-      if (device.state !== "OPENING") device.close();
-    }
+    for (const device of [...this.devices]) if (device.state !== "OPENING") device.close();
   }
 
   pump(nowNs: number): void {
@@ -205,9 +203,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   deadlineNs(): number {
     if (this.adminDue || (this.failure !== null && this.callbacks.size > 0)) return 0;
     let deadlineNs = this.rtrs.deadlineNs();
-    if (this.downSinceNs !== Infinity) {
-      deadlineNs = Math.min(deadlineNs, this.downSinceNs + this.ioTimeoutNs);
-    }
+    deadlineNs = Math.min(deadlineNs, this.downSinceNs + this.ioTimeoutNs);
     for (let i = 0; i < this.devices.length; i++) {
       const device = this.devices[i] as RnbdDevice;
       if (device.isDue) return 0;
