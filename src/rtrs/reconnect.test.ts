@@ -315,7 +315,7 @@ describe("finding out", () => {
     expect(pair.server.counters()).toMatchObject({ sessions: 0, inflight: 0 });
   });
 
-  it("a client that vanishes while the server works for it → the session waits for that alone", () => {
+  it("a client that vanishes while the server works for it → waits for that alone", () => {
     const pair = new Pair();
     pair.connect();
     pair.serverNotes.holds = true;
