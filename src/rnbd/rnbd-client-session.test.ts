@@ -5,7 +5,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { ERRNO, FarpageError } from "../base/index.js";
 import { BLOCK_FLAG, BLOCK_OPERATION, type BlockOperation } from "../block/index.js";
 import type { ServerRequest } from "../rtrs/index.js";
-import { RNBD_ACCESS, type RnbdOpenResponse } from "../wire/index.js";
+import { RNBD_ACCESS, RNBD_CACHE, type RnbdOpenResponse } from "../wire/index.js";
 import {
   client,
   loop,
@@ -273,11 +273,15 @@ describe("rnbd client: a flush never claims what a lost cache held", () => {
     submit(device, WRITE, 0, 8, BLOCK_FLAG.FUA);
     pump();
     server.take();
-    reconnect({ cachePolicy: RNBD_CACHE.WRITE_BACK | RNBD_CACHE.FUA });
-    expect(server.take().slice(-1)).toEqual(["WRITE.100@0 0+4096"]);
+    server.response = { cachePolicy: RNBD_CACHE.WRITE_BACK | RNBD_CACHE.FUA };
+    loop.lose();
+    server.answer();
+    loop.allow();
+    pump();
+    expect(server.take().slice(-1)).toEqual(["WRITE.100@1 0+4096"]);
     server.answer();
     expect(taken()).toEqual([]);
-    expect(server.take()).toEqual(["FLUSH.300@0"]);
+    expect(server.take()).toEqual(["FLUSH.300@1"]);
     server.answer();
     expect(taken()).toEqual(["0:0"]);
   });

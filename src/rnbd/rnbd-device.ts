@@ -104,6 +104,8 @@ export class RnbdDevice implements BlockDevice {
   private discardPartMax = 0;
   private zeroesPartMax = 0;
   private serverHasFua = false;
+  /** A server has said that it has a volatile cache. */
+  private serverCaches = false;
 
   constructor(host: DeviceHost, name: string, access: RnbdAccess) {
     this.host = host;
@@ -316,6 +318,7 @@ export class RnbdDevice implements BlockDevice {
     // Of all limits, only the size may change under the users of a device.
     this.currentLimits = isFirst ? limits : { ...this.currentLimits, sizeBytes: limits.sizeBytes };
     this.serverHasFua = (response.cachePolicy & RNBD_CACHE.FUA) !== 0;
+    if ((response.cachePolicy & RNBD_CACHE.WRITE_BACK) !== 0) this.serverCaches = true;
     this.discardPartMax = partMax(response.discardSectorsMax, limits.logicalBlockBytes);
     this.zeroesPartMax = partMax(response.writeZeroesSectorsMax, limits.logicalBlockBytes);
     this.deviceId = response.deviceId;
@@ -446,10 +449,10 @@ export class RnbdDevice implements BlockDevice {
     return this.serverHasFua && request.operation === BLOCK_OPERATION.WRITE;
   }
 
+  /** Whether parts of a change with FUA went without it: what the server offers may have changed. */
   private needsFlushAfter(request: BlockRequest): boolean {
-    if (!isChange(request) || (request.flags & BLOCK_FLAG.FUA) === 0) return false;
-    if (request.stage === STAGE_FLUSH || !this.currentLimits.volatileCache) return false;
-    return !this.usesServerFua(request);
+    if ((request.flags & BLOCK_FLAG.FUA) === 0 || !this.serverCaches) return false;
+    return request.stage === STAGE_CACHED;
   }
 
   private noteDurability(command: RnbdCommand): void {
