@@ -16,6 +16,8 @@ import { TraceHash } from "./trace-hash.js";
 /** What a host runs on its link: `Device` of `transport/`, or a test's own. */
 export interface PacketDevice {
   onPacket(nowNs: number, burst: RxBurst, offset: number, length: number): void;
+  /** Called behind the packets of a turn, before its machines. */
+  deliverEvents?(): void;
   /** @returns whether there is more to send than fitted. */
   pump(nowNs: number, tx: TxBatch): boolean;
   deadlineNs(): number;
@@ -289,6 +291,7 @@ export class SimWorld {
         host.device?.onPacket(nowNs, burst, offset, Math.min(burst.segmentLength, end - offset));
       }
     }
+    if (count > 0) host.device?.deliverEvents?.();
     return count > 0;
   }
 

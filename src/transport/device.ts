@@ -273,6 +273,18 @@ export class Device {
   }
 
   /**
+   * Calls the listeners of completion queues that got what they were armed for. `pump` does so too;
+   * whoever calls this between the packets and the machines of a turn lets the machines answer in
+   * the same turn, and so in the same send as the acknowledgement.
+   */
+  deliverEvents(): void {
+    assert(!this.isBusy, "the device is not re-entered");
+    this.isBusy = true;
+    this.deliverCqEvents();
+    this.isBusy = false;
+  }
+
+  /**
    * Fires due timers, calls the listeners of armed completion queues, and fills `tx`.
    * @returns whether more is ready than fitted.
    */
