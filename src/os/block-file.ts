@@ -52,7 +52,13 @@ type Inline = "NOWAIT" | "PLAIN" | "NEVER";
  */
 export async function openBlockFile(path: string, options: BlockFileOptions): Promise<OsBlockFile> {
   const isNative = choosesNative(options.backend);
-  return new DiskFile(path, openDiskFile(path, options, isNative), options, isNative);
+  const opened = openDiskFile(path, options, isNative);
+  try {
+    return new DiskFile(path, opened, options, isNative);
+  } catch (error) {
+    closeSync(opened.descriptor);
+    throw error;
+  }
 }
 
 class DiskFile implements OsBlockFile {
@@ -101,7 +107,11 @@ class DiskFile implements OsBlockFile {
   }
 
   refreshSize(): number {
-    this.sizeBytes = sizeOf(this.descriptor, fstatSync(this.descriptor), this.isNative);
+    try {
+      this.sizeBytes = sizeOf(this.descriptor, fstatSync(this.descriptor), this.isNative);
+    } catch {
+      // A network file system that is away, or has lost the file: the next read or write says so.
+    }
     return this.sizeBytes;
   }
 

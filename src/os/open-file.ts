@@ -6,12 +6,14 @@ import {
   closeSync,
   constants,
   fstatSync,
+  fsyncSync,
   ftruncateSync,
   openSync,
   readFileSync,
   type Stats,
   statSync,
 } from "node:fs";
+import { dirname } from "node:path";
 import { FarpageError } from "../base/index.js";
 import { lockHolder, processName } from "./diagnosis.js";
 import type { BlockFileOptions } from "./door.js";
@@ -107,12 +109,31 @@ function openOrCreate(path: string, options: BlockFileOptions, readOnly: boolean
   try {
     // Empty: new, or left so by a crash between the two calls.
     const stats = fstatSync(descriptor);
-    if (stats.isFile() && stats.size === 0) ftruncateSync(descriptor, sizeBytes);
+    if (stats.isFile() && stats.size === 0) {
+      ftruncateSync(descriptor, sizeBytes);
+      syncName(path);
+    }
   } catch (error) {
     closeSync(descriptor);
     throw nodeFailure(`make "${path}" ${sizeBytes} bytes long`, error);
   }
   return descriptor;
+}
+
+/**
+ * Makes a new file's name durable, as fdatasync on the file doesn't: fsync(2). Where a directory can't
+ * be opened or synced (no right to read it, some file systems, other systems) nobody can do better.
+ */
+function syncName(path: string): void {
+  let folder = -1;
+  try {
+    folder = openSync(dirname(path), constants.O_RDONLY);
+    fsyncSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EIO") throw error;
+  } finally {
+    if (folder >= 0) closeSync(folder);
+  }
 }
 
 function explainOpenFailure(error: Error, path: string): Error {
