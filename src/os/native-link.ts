@@ -101,8 +101,9 @@ export class NativeLink implements OsLink {
     this.slotBursts = [];
     for (let slot = 0; slot < burstCount; slot++) {
       const offset = slot * BURST_BYTES;
-      const bytes = new Uint8Array(this.slab.bytes.buffer, offset, BURST_BYTES);
-      this.slotBursts.push(new RxBurst(bytes));
+      // All show the whole slab: a place in it is then known by its offset alone, which is what the
+      // device's kept views go by.
+      this.slotBursts.push(new RxBurst(this.slab.bytes));
       this.rx.setVector(slot, this.slab.address + offset, BURST_BYTES);
     }
     this.bursts = [...this.slotBursts];
@@ -267,7 +268,7 @@ export class NativeLink implements OsLink {
       this.counters.receiveDrops++;
       return false;
     }
-    burst.offset = 0;
+    burst.offset = slot * BURST_BYTES;
     burst.length = length;
     burst.segmentLength = length;
     burst.port = port;

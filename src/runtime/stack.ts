@@ -8,7 +8,7 @@ import { ConnectionManager } from "../cm/index.js";
 import {
   type Backend,
   type BackendChoice,
-  nativeCrc32,
+  createCrc32,
   type OsLink,
   type OsMemorySource,
   openLink,
@@ -62,7 +62,7 @@ export class Stack {
       addresses: link.addresses,
       linkMtus: link.linkMtus,
       random: this.random.fork("device"),
-      crc32: nativeCrc32,
+      crc32: createCrc32(),
       windowBytes: link.receiveBufferBytes,
       ...(options.regionCountMax === undefined ? {} : { regionCountMax: options.regionCountMax }),
     });

@@ -34,6 +34,7 @@ export { QpCore, type QpQuery } from "./queue-pair.js";
 export { INLINE_BYTES_MAX, type QpInit } from "./queue-pair-init.js";
 export { ReceiveQueue, SrqCore } from "./receive-queue.js";
 export { RegionTable } from "./regions.js";
+export { ViewCache } from "./view-cache.js";
 export {
   ACCESS,
   type Destination,

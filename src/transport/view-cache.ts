@@ -45,7 +45,11 @@ export class ViewCache {
     }
   }
 
-  private view(bytes: Uint8Array, offset: number, length: number): Uint8Array {
+  /**
+   * A view of `length` bytes from `offset` on, made now or kept since it was made. Borrowed: good
+   * until the next call.
+   */
+  view(bytes: Uint8Array, offset: number, length: number): Uint8Array {
     // Fibonacci hashing: neighbouring packets are a fixed stride apart and must not collide.
     const slot = Math.imul((offset >>> 2) ^ (length << 20), 0x9e3779b1) >>> (32 - SLOT_BITS);
     if (
