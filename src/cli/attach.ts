@@ -35,9 +35,12 @@ export async function runAttach(uri: string, raw: unknown, reporter: Reporter): 
   let signal: StopCause;
   try {
     signal = await stop.wait(attached.failed);
-  } finally {
-    await attached.close();
+  } catch (error) {
+    // What closing finds is a consequence; what is told is the cause.
+    await attached.close().catch((closing) => reporter.warn(String(closing)));
+    throw error;
   }
+  await attached.close();
   reporter.event("stopped", { signal }, "detached");
 }
 

@@ -59,8 +59,11 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
   let signal: StopCause;
   try {
     signal = await stop.wait(server.failed);
-  } finally {
-    await server.close();
+  } catch (error) {
+    // What closing finds is a consequence; what is told is the cause.
+    await server.close().catch((closing) => reporter.warn(String(closing)));
+    throw error;
   }
+  await server.close();
   reporter.event("stopped", { signal }, "stopped; everything is on disk");
 }
