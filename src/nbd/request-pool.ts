@@ -16,7 +16,7 @@ import type { NbdExport } from "./nbd-export.js";
 import { type NbdLimits, type PoolLayout, poolLayout } from "./nbd-limits.js";
 
 /** Segments that only WRITEs may take. */
-export const WRITE_RESERVE = 2;
+const WRITE_RESERVE = 2;
 
 /** A request in progress. `block` carries it to the device unless it moves in parts. */
 export class RequestSlot {

@@ -5,7 +5,7 @@ import { FarpageError, IpAddress } from "../base/index.js";
 
 export const AF_UNIX = 1;
 export const AF_INET = 2;
-export const AF_INET6 = 10;
+const AF_INET6 = 10;
 
 /** Room for any of the three. */
 export const SOCKET_ADDRESS_BYTES_MAX = 112;

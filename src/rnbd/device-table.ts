@@ -10,7 +10,7 @@ import type { RnbdAccess } from "../wire/index.js";
 import type { Volume } from "./volume.js";
 
 /** Devices that a session can have open at once. */
-export const DEVICE_COUNT_MAX = 1024;
+const DEVICE_COUNT_MAX = 1024;
 
 const GENERATION_COUNT = 0x1_0000_0000 / DEVICE_COUNT_MAX;
 

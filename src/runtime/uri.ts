@@ -5,9 +5,9 @@
 import { FarpageError, IpAddress } from "../base/index.js";
 
 /** RTRS's default port (RNBD server, `port_nr`). */
-export const RNBD_PORT_DEFAULT = 1234;
+const RNBD_PORT_DEFAULT = 1234;
 /** The NBD port that IANA assigned. */
-export const NBD_PORT_DEFAULT = 10_809;
+const NBD_PORT_DEFAULT = 10_809;
 
 function invalid(message: string): FarpageError {
   return new FarpageError("EINVAL", message);

@@ -35,8 +35,8 @@ import { MESSAGE_BYTES_MAX, SgeTable } from "./sge-table.js";
 import { ACCESS, WC_FLAG, WC_OPCODE, WC_STATUS, type WcStatus } from "./work-request.js";
 
 /** What kind of message the responder is inside of. */
-export const MESSAGE_STAGE = { NONE: 0, SEND: 1, WRITE: 2 } as const;
-export type MessageStage = (typeof MESSAGE_STAGE)[keyof typeof MESSAGE_STAGE];
+const MESSAGE_STAGE = { NONE: 0, SEND: 1, WRITE: 2 } as const;
+type MessageStage = (typeof MESSAGE_STAGE)[keyof typeof MESSAGE_STAGE];
 
 const PASSED = 0;
 const NO_REGION = -1;
