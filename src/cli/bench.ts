@@ -149,6 +149,7 @@ function report(
       operationsPerSecond: Math.round(perSecond),
       bytesPerSecond: Math.round(result.bytes / result.seconds),
     },
-    `${name.padEnd(8)} ${size.padStart(8)}  ${gigabytes.toFixed(2)} GB/s, ${Math.round(perSecond)} messages/s`,
+    `${name.padEnd(8)} ${size.padStart(8)}  ${gigabytes.toFixed(2)} GB/s, ` +
+      `${Math.round(perSecond)} messages/s`,
   );
 }

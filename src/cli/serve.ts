@@ -35,14 +35,16 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
         (volume.readOnly ? ", read-only" : ""),
     ),
     `memory for requests: up to ${formatSize(server.memoryBytesMax)} ` +
-      `(${options.sessions} sessions x ${options.queueDepth} requests x ${formatSize(options.chunk)})`,
+      `(${options.sessions} sessions x ${options.queueDepth} requests x ` +
+      `${formatSize(options.chunk)})`,
   ];
   const first = server.volumes[0];
   if (first !== undefined) {
     const host = addresses[0]?.includes(":") ? `[${addresses[0]}]` : addresses[0];
     const port = server.port === 1234 ? "" : `:${server.port}`;
     lines.push(
-      `on the other machine: farpage attach rnbd://${host}${port}/${encodeURIComponent(first.name)} --address ITS-IP`,
+      `on the other machine: farpage attach rnbd://${host}${port}/` +
+        `${encodeURIComponent(first.name)} --address ITS-IP`,
     );
   }
   reporter.event(

@@ -4,8 +4,9 @@
 export type StopCause = NodeJS.Signals | "stdin";
 
 /**
- * SIGINT and SIGTERM, caught from construction on: a command makes one before it does anything, so that
- * no signal finds it between being ready and listening. A second signal ends the process at once.
+ * SIGINT and SIGTERM, caught from construction on: a command makes one before it does anything, so
+ * that no signal finds it between being ready and listening. A second signal ends the process at
+ * once.
  */
 export class StopSignal {
   private readonly stopped: Promise<StopCause>;

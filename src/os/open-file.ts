@@ -121,8 +121,9 @@ function openOrCreate(path: string, options: BlockFileOptions, readOnly: boolean
 }
 
 /**
- * Makes a new file's name durable, as fdatasync on the file doesn't: fsync(2). Where a directory can't
- * be opened or synced (no right to read it, some file systems, other systems) nobody can do better.
+ * Makes a new file's name durable, as fdatasync on the file doesn't: fsync(2). Where a directory
+ * can't be opened or synced (no right to read it, some file systems, other systems) nobody can do
+ * better.
  */
 function syncName(path: string): void {
   let folder = -1;

@@ -449,7 +449,9 @@ export class RnbdDevice implements BlockDevice {
     return this.serverHasFua && request.operation === BLOCK_OPERATION.WRITE;
   }
 
-  /** Whether parts of a change with FUA went without it: what the server offers may have changed. */
+  /**
+   * Whether parts of a change with FUA went without it: what the server offers may have changed.
+   */
   private needsFlushAfter(request: BlockRequest): boolean {
     if ((request.flags & BLOCK_FLAG.FUA) === 0 || !this.serverCaches) return false;
     return request.stage === STAGE_CACHED;

@@ -32,7 +32,9 @@ export interface AttachHostOptions {
   readonly connectTimeoutMs?: number;
   /** Requests fail with ETIMEDOUT when the server has been away for so long; default never. */
   readonly ioTimeoutMs?: number;
-  /** How long clients, the last flush and the server each get when the host closes, default 10,000. */
+  /**
+   * How long clients, the last flush and the server each get when the host closes, default 10,000.
+   */
   readonly closeTimeoutMs?: number;
   /** The session is lost (false), or is back (true). */
   readonly onSession?: (up: boolean) => void;

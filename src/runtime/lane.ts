@@ -98,8 +98,8 @@ export class Lane {
   }
 
   /**
-   * Must be called by a machine that settles a promise in its turn: whoever awaits it runs only when
-   * Node does, and would otherwise wait as long as the loop waits for packets.
+   * Must be called by a machine that settles a promise in its turn: whoever awaits it runs only
+   * when Node does, and would otherwise wait as long as the loop waits for packets.
    */
   yieldToNode(): void {
     this.owesYield = true;

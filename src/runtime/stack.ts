@@ -125,8 +125,8 @@ export class Stack {
   /**
    * Flushes a block device whose machine the lane runs.
    * @param timeoutMs how long it may take; `Infinity` for a device that can't stay away.
-   * @throws FarpageError with the device's errno when its data could not be made durable; ETIMEDOUT,
-   *   and ESHUTDOWN when the lane has stopped: the request is still at the device then.
+   * @throws FarpageError with the device's errno when its data could not be made durable;
+   *   ETIMEDOUT, and ESHUTDOWN when the lane has stopped: the request is still at the device then.
    */
   async flush(device: BlockDevice, timeoutMs: number): Promise<void> {
     let errno = -1;

@@ -181,7 +181,8 @@ export function parseNbdEndpoint(text: string): NbdEndpointAddress {
 export function nbdUri(endpoint: NbdEndpointAddress, exportName: string): string {
   const name = encodeURIComponent(exportName);
   if (endpoint.kind === "unix") {
-    return `nbd+unix:///${name}?socket=${encodeURI(endpoint.path).replace(/[?&#]/g, encodeURIComponent)}`;
+    const path = encodeURI(endpoint.path).replace(/[?&#]/g, encodeURIComponent);
+    return `nbd+unix:///${name}?socket=${path}`;
   }
   const host = endpoint.host.includes(":") ? `[${endpoint.host}]` : endpoint.host;
   return `nbd://${host}:${endpoint.port}/${name}`;

@@ -3,8 +3,7 @@
 // completion queues, shared receive queues, memory regions), finds the queue pair of each received
 // packet, and shares out the transmit batch among those that have something to send.
 //
-// Sans-I/O: `onPacket` and `pump` are the only ways in and out of it; time comes with them. Nothing
-// is allocated by either in the steady state.
+// Sans-I/O: `onPacket` and `pump` are its only ways in and out; neither allocates when warm.
 
 import {
   assert,
