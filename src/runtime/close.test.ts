@@ -7,10 +7,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { AttachHost, IpAddress, ServerHost } from "./index.js";
 import { SILENT_LOG } from "./log.js";
+import { loopback } from "./loopback.fixture.js";
 import type { Stack } from "./stack.js";
 
-const SERVER = IpAddress.parse("127.0.0.83");
-const CLIENT = IpAddress.parse("127.0.0.84");
+const SERVER = IpAddress.parse(loopback(83));
+const CLIENT = IpAddress.parse(loopback(84));
 let folder: string;
 
 beforeEach(() => {

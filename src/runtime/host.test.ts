@@ -14,14 +14,17 @@ import {
   WR_OPCODE,
 } from "../verbs/index.js";
 import { type Connection, type Host, IpAddress, openHost } from "./index.js";
+import { loopback } from "./loopback.fixture.js";
 
 const PORT = 7471;
+const SERVER = loopback(81);
+const CLIENT = loopback(82);
 let server: Host;
 let client: Host;
 
 beforeEach(async () => {
-  server = await openHost({ addresses: ["127.0.0.81"] });
-  client = await openHost({ addresses: ["127.0.0.82"] });
+  server = await openHost({ addresses: [SERVER] });
+  client = await openHost({ addresses: [CLIENT] });
 });
 
 afterEach(async () => {
@@ -66,14 +69,14 @@ async function connected(
   const incoming = server.listen({ port: PORT });
   const accepted = (async () => {
     for await (const request of incoming) {
-      expect(request.remoteAddress).toBe("127.0.0.82");
+      expect(request.remoteAddress).toBe(CLIENT);
       expect([...request.privateData.subarray(0, 3)]).toEqual([1, 2, 3]);
       return request.accept({ pd: there.pd, privateData: Uint8Array.of(9) });
     }
     throw new Error("no request");
   })();
   const own = await client.connect({
-    address: "127.0.0.81",
+    address: SERVER,
     port: PORT,
     pd: here.pd,
     privateData: Uint8Array.of(1, 2, 3),
@@ -154,8 +157,8 @@ describe("two hosts", () => {
       return { cq, qp };
     });
     const [a, b] = queues as [(typeof queues)[0], (typeof queues)[0]];
-    raise(a.qp, there.pd, "127.0.0.82", b.qp.qpn);
-    raise(b.qp, here.pd, "127.0.0.81", a.qp.qpn);
+    raise(a.qp, there.pd, CLIENT, b.qp.qpn);
+    raise(b.qp, here.pd, SERVER, a.qp.qpn);
 
     const receive = new RecvWorkRequest();
     receive.sgeCount = 1;
@@ -222,11 +225,11 @@ describe("two hosts", () => {
 
   it("nobody listens; nobody answers; no address of that family", async () => {
     const { pd } = registered(client, 4096);
-    await expect(client.connect({ address: "127.0.0.81", port: PORT, pd })).rejects.toMatchObject({
+    await expect(client.connect({ address: SERVER, port: PORT, pd })).rejects.toMatchObject({
       code: "ECONNREFUSED",
     });
     await expect(
-      client.connect({ address: "127.0.0.89", port: PORT, pd, timeoutMs: 300 }),
+      client.connect({ address: loopback(89), port: PORT, pd, timeoutMs: 300 }),
     ).rejects.toMatchObject({ code: "ETIMEDOUT" });
     await expect(client.connect({ address: "::1", port: PORT, pd })).rejects.toMatchObject({
       code: "EADDRNOTAVAIL",
