@@ -8,6 +8,6 @@ export default defineConfig({
   test: {
     include: ["src/**/*.test.ts", "test/**/*.test.ts"],
     exclude: ["test/e2e/**", "**/*.long.test.ts", "node_modules/**", "dist/**"],
-    testTimeout: 20_000,
+    testTimeout: 60_000,
   },
 });
