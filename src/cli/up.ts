@@ -76,8 +76,11 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
     reporter.event("stopping", { signal }, null);
   } finally {
     // The client first: what it still has in flight needs the server.
-    await attached.close();
-    await server.stop();
+    try {
+      await attached.close();
+    } finally {
+      await server.stop();
+    }
   }
   reporter.event("stopped", {}, `stopped; the disk stays in ${file}`);
 }
