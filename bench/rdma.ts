@@ -12,6 +12,8 @@ interface Test {
   /** farpage's test and message size. */
   readonly name: string;
   readonly bytes: number;
+  /** Requests under way at once, on both sides; what `farpage bench` takes. */
+  readonly depth: number;
   /** UCX's test, and how many iterations take a second or two. */
   readonly ucx: string;
   readonly iterations: number;
@@ -19,16 +21,17 @@ interface Test {
 }
 
 const TESTS: readonly Test[] = [
-  stream("RDMA WRITE", "write", "ucp_put_bw", 4096, 300_000),
-  stream("RDMA WRITE", "write", "ucp_put_bw", 65_536, 40_000),
-  stream("RDMA WRITE", "write", "ucp_put_bw", 1 << 20, 3_000),
-  stream("RDMA READ", "read", "ucp_get", 4096, 40_000),
-  stream("RDMA READ", "read", "ucp_get", 65_536, 15_000),
-  stream("RDMA READ", "read", "ucp_get", 1 << 20, 2_000),
+  stream("RDMA WRITE", "write", "ucp_put_bw", 4096, 64, 300_000),
+  stream("RDMA WRITE", "write", "ucp_put_bw", 65_536, 16, 40_000),
+  stream("RDMA WRITE", "write", "ucp_put_bw", 1 << 20, 4, 3_000),
+  stream("RDMA READ", "read", "ucp_get", 4096, 64, 150_000),
+  stream("RDMA READ", "read", "ucp_get", 65_536, 16, 40_000),
+  stream("RDMA READ", "read", "ucp_get", 1 << 20, 4, 3_000),
   {
     figure: "8-byte WRITE latency",
     name: "latency",
     bytes: 8,
+    depth: 1,
     ucx: "ucp_put_lat",
     iterations: 50_000,
     kind: "latency",
@@ -37,15 +40,23 @@ const TESTS: readonly Test[] = [
     figure: "4 KiB message rate",
     name: "rate",
     bytes: 4096,
+    depth: 64,
     ucx: "tag_bw",
     iterations: 300_000,
     kind: "rate",
   },
 ];
 
-function stream(verb: string, name: string, ucx: string, bytes: number, iterations: number): Test {
+function stream(
+  verb: string,
+  name: string,
+  ucx: string,
+  bytes: number,
+  depth: number,
+  iterations: number,
+): Test {
   const size = bytes >= 1 << 20 ? `${bytes >> 20} MiB` : `${bytes >> 10} KiB`;
-  return { figure: `${verb} ${size}`, name, bytes, ucx, iterations, kind: "bandwidth" };
+  return { figure: `${verb} ${size}`, name, bytes, depth, ucx, iterations, kind: "bandwidth" };
 }
 
 export function rdmaComparisons(backend: string): Comparison[] {
@@ -64,10 +75,12 @@ export function rdmaComparisons(backend: string): Comparison[] {
 
 async function measureFarpage(test: Test, backend: string): Promise<number> {
   const args = ["bench", test.name, "--json", "--duration", "1.5", "--backend", backend];
+  args.push("--size", String(test.bytes));
   const output = await run(process.execPath, [FARPAGE, ...args]);
   for (const line of output.trim().split("\n")) {
     const event = JSON.parse(line) as Record<string, number | string>;
     if (event["event"] !== "result" || event["messageBytes"] !== test.bytes) continue;
+    if (event["depth"] !== test.depth) throw new Error(`farpage's depth is not ${test.depth}`);
     if (test.kind === "latency") return Number(event["medianUs"]);
     if (test.kind === "rate") return Number(event["operationsPerSecond"]);
     return Number(event["bytesPerSecond"]) / 1e9;
@@ -86,19 +99,7 @@ function ucx(test: Test): Contender {
       try {
         const output = await run(
           "ucx_perftest",
-          [
-            "127.0.0.1",
-            "-p",
-            port,
-            "-t",
-            test.ucx,
-            "-s",
-            String(test.bytes),
-            "-n",
-            String(test.iterations),
-            "-w",
-            "1000",
-          ],
+          ["127.0.0.1", ...ucxArguments(test, port)],
           UCX_ENV,
         );
         return parseUcx(output, test);
@@ -107,6 +108,14 @@ function ucx(test: Test): Contender {
       }
     },
   };
+}
+
+function ucxArguments(test: Test, port: string): string[] {
+  const args = ["-p", port, "-t", test.ucx, "-s", String(test.bytes)];
+  args.push("-n", String(test.iterations), "-w", "1000");
+  // Without it a get waits for the one before.
+  if (test.kind !== "latency") args.push("-O", String(test.depth));
+  return args;
 }
 
 /** "Final: iterations p50 average overall MB/s-average MB/s-overall rate-average rate-overall". */

@@ -11,6 +11,7 @@ import {
   BENCH_TEST,
   type BenchResult,
   type BenchRun,
+  type BenchTest,
   FarpageError,
   formatSize,
   openHost,
@@ -33,12 +34,14 @@ const TESTS: Readonly<Record<string, readonly Omit<BenchRun, "durationMs">[]>> =
 const RESPONDER_ADDRESS = "127.0.0.62";
 const INITIATOR_ADDRESS = "127.0.0.63";
 
-function streams(test: (typeof BENCH_TEST)["WRITE" | "READ"]): Omit<BenchRun, "durationMs">[] {
-  return [
-    { test, messageBytes: 4096, depth: 64 },
-    { test, messageBytes: 65_536, depth: 16 },
-    { test, messageBytes: 1 << 20, depth: 4 },
-  ];
+function streams(test: BenchTest): Omit<BenchRun, "durationMs">[] {
+  return [4096, 65_536, 1 << 20].map((size) => sized(test, size));
+}
+
+/** A stream of requests of `messageBytes`: as many at once as make a mebibyte, 4 to 64. */
+function sized(test: BenchTest, messageBytes: number): Omit<BenchRun, "durationMs"> {
+  const depth = Math.max(4, Math.min(64, Math.floor(2 ** 20 / messageBytes)));
+  return { test, messageBytes, depth };
 }
 
 type BenchOptions = z.output<typeof BENCH_OPTIONS>;
@@ -71,7 +74,7 @@ export async function runBench(
       log: createLog(options),
     });
     for (const name of chosen) {
-      for (const test of TESTS[name] ?? []) {
+      for (const test of testsOf(name, options.size)) {
         const durationMs = options.duration * 1000;
         const result = await runBenchTest(host, responder, { ...test, durationMs });
         report(name, test, result, reporter);
@@ -80,6 +83,15 @@ export async function runBench(
   } finally {
     await stopResponder();
   }
+}
+
+/** What a name stands for, with `size` at that message size alone. */
+function testsOf(name: string, size: number | undefined): readonly Omit<BenchRun, "durationMs">[] {
+  const tests = TESTS[name] ?? [];
+  const [first] = tests;
+  if (size === undefined || first === undefined) return tests;
+  if (first.depth === 1) return [{ ...first, messageBytes: size }];
+  return [sized(first.test, size)];
 }
 
 async function respond(address: string, options: BenchOptions, reporter: Reporter): Promise<void> {

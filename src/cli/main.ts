@@ -121,6 +121,7 @@ common(program.command("bench"))
   .description("bandwidth, latency and message rate of RDMA, between two processes over loopback")
   .argument("[test...]", "write, read, latency, rate; all of them by default")
   .option("--duration <seconds>", "per measurement", "2")
+  .option("--size <bytes>", "this message size alone, such as 64K")
   .option("--address <ip>", "two local addresses", collect)
   .addOption(new Option("--role <role>").hideHelp())
   .action((tests, options) => run(options.json, (reporter) => runBench(tests, options, reporter)));

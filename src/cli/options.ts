@@ -85,6 +85,7 @@ export const ATTACH_OPTIONS = z.object({
 export const BENCH_OPTIONS = z.object({
   ...COMMON,
   duration: seconds,
+  size: parsed(parseSize).optional(),
   address: z.array(address).length(2, "two addresses are wanted: responder, initiator").optional(),
   role: z.enum(["responder"]).optional(),
 });

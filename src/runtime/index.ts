@@ -5,6 +5,7 @@ export {
   BENCH_TEST,
   type BenchResult,
   type BenchRun,
+  type BenchTest,
   runBenchTest,
   startBenchResponder,
 } from "./bench/index.js";

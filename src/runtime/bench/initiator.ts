@@ -52,9 +52,11 @@ const LATENCIES_MAX = 1 << 20;
 
 /**
  * Runs one measurement against the responder at `address`.
- * @throws FarpageError when it can't connect or a request fails.
+ * @throws FarpageError EINVAL for a message size out of range; others when it can't connect or a
+ *   request fails.
  */
 export function runBenchTest(host: Host, address: string, run: BenchRun): Promise<BenchResult> {
+  checkSize(run);
   return new Promise((resolve, reject) => {
     const initiator = new BenchInitiator(host, run, (outcome) => {
       host.stack.lane.remove(initiator);
@@ -221,6 +223,16 @@ class BenchInitiator implements Machine {
     if (wc.status === WC_STATUS.SUCCESS || this.outcome !== null) return;
     this.outcome = new FarpageError("EIO", `a request failed with status ${wc.status}`);
     this.end(nowNs);
+  }
+}
+
+/** A ping is a number, and takes one half of the memory. */
+function checkSize(run: BenchRun): void {
+  const isLatency = run.test === BENCH_TEST.WRITE_LATENCY;
+  const min = isLatency ? 4 : 1;
+  const max = isLatency ? BENCH_MEMORY_BYTES / 2 : BENCH_MEMORY_BYTES;
+  if (run.messageBytes < min || run.messageBytes > max) {
+    throw new FarpageError("EINVAL", `messages of this benchmark have ${min} to ${max} bytes`);
   }
 }
 
