@@ -32,8 +32,8 @@ export interface WorkloadOptions {
   readonly thinkNsMax: number;
   /** Errors that are no surprise (a faulty disk); none by default. */
   readonly expectedErrnos?: readonly number[];
-  /** The same for FLUSH alone (a machine that crashes). */
-  readonly expectedFlushErrnos?: readonly number[];
+  /** The same for everything but reads (a machine that crashes and loses what it had taken). */
+  readonly expectedChangeErrnos?: readonly number[];
   /**
    * Only the way of requests is checked, not their outcome: any error and any data will do
    * (somebody tampers with the packets). Default false.
@@ -161,11 +161,11 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
   }
 
   private acceptFailure(operation: BlockOperation, errno: number): void {
-    const { expectedErrnos = [], expectedFlushErrnos = [] } = this.options;
-    const isFlush = operation === BLOCK_OPERATION.FLUSH;
+    const { expectedErrnos = [], expectedChangeErrnos = [] } = this.options;
+    const isRead = operation === BLOCK_OPERATION.READ;
     this.failedCount++;
     if (this.options.isLenient) return;
-    if (!expectedErrnos.includes(errno) && !(isFlush && expectedFlushErrnos.includes(errno))) {
+    if (!expectedErrnos.includes(errno) && !(!isRead && expectedChangeErrnos.includes(errno))) {
       throw new ModelViolation(`operation ${operation} failed with ${errnoName(errno)}`);
     }
   }

@@ -230,7 +230,8 @@ export class System {
           lengthMax: config.lengthMax,
           thinkNsMax: config.thinkNsMax,
           expectedErrnos: config.diskErrno === 0 ? [] : [config.diskErrno],
-          expectedFlushErrnos: config.mishaps.some(({ kind }) => kind === "crash")
+          // A flush behind writes that a crash has undone; a long write that it has cut in two.
+          expectedChangeErrnos: config.mishaps.some(({ kind }) => kind === "crash")
             ? [ERRNO.EIO]
             : [],
           memory,
