@@ -43,7 +43,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   cli: {
     floor: 7,
     isCore: false,
-    packages: ["commander", "zod", "pino", "cli-progress"],
+    packages: ["commander", "zod", "pino"],
     uses: ["base", "runtime"],
   },
 };
