@@ -18,6 +18,17 @@ export function openError(name: string, errno: number): FarpageError {
   }
 }
 
+/** The server has opened a volume, but with limits that nobody could use. */
+export function unusableError(name: string): FarpageError {
+  return new FarpageError("EPROTO", `the server's answer for volume "${name}" makes no device`);
+}
+
+/** The server has opened a volume again, and it can't be the one it was. */
+export function changedError(name: string): FarpageError {
+  const message = `volume "${name}" is not what it was: what was written to it may be lost`;
+  return new FarpageError("EIO", message);
+}
+
 /** What an open that `close` overtook fails with. */
 export const CANCELED = "the session was closed before the volume was open";
 

@@ -97,6 +97,10 @@ describe("rnbd client: the session is lost and comes back", () => {
 
   it("a device that isn't opened again → its I/O waits, others go on, asked once a second", () => {
     const one = open("vol1");
+    const refusals: string[] = [];
+    client.onRefused = (device, error) => {
+      refusals.push(`${device.name} ${device.state} ${error.code}`);
+    };
     submit(one, WRITE, 0, 8);
     pump();
     server.answerAll();
@@ -107,6 +111,7 @@ describe("rnbd client: the session is lost and comes back", () => {
     loop.allow();
     pump();
     expect(server.take()).toEqual(["up", "SESS_INFO", "OPEN vol1"]);
+    expect(refusals).toEqual(["vol1 REOPENING EPERM"]);
     server.openErrno = 0;
     const two = open("vol2");
     submit(two, READ, 0, 1);
@@ -125,6 +130,10 @@ describe("rnbd client: the session is lost and comes back", () => {
     const device = open();
     let resizes = 0;
     device.onResize = () => resizes++;
+    const refusals: string[] = [];
+    client.onRefused = (refused, error) => {
+      refusals.push(`${refused.state} ${error.code}`);
+    };
     server.response = { sectorCount: 4096 };
     loop.lose();
     loop.allow();
@@ -141,6 +150,7 @@ describe("rnbd client: the session is lost and comes back", () => {
     expect(taken()).toEqual([`0:${ERRNO.EIO}`]);
     submit(device, READ, 0, 8);
     expect(taken()).toEqual([`1:${ERRNO.EIO}`]);
+    expect(refusals).toEqual(["CLOSED EIO"]);
   });
 
   it("a time limit for I/O → ETIMEDOUT, at once from then on, until the device is back", () => {

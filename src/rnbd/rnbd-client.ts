@@ -37,7 +37,7 @@ import {
 } from "../wire/index.js";
 import type { OpenCallback, RnbdClientOptions, RtrsSession } from "./client-options.js";
 import type { DeviceHost } from "./device-host.js";
-import { CANCELED, isLost, openError } from "./open-error.js";
+import { CANCELED, changedError, isLost, openError, unusableError } from "./open-error.js";
 import { CommandPool, RnbdCommand } from "./rnbd-command.js";
 import { ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
 
@@ -52,13 +52,13 @@ const REOPEN_DELAY_NS = 1e9;
 const ADMIN_BYTES = 4096;
 
 export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
-  /**
-   * The session is up, for the first time or again; the session is lost, and will be tried again.
-   */
+  /** The session is up, for the first time or again; it is lost, and will be tried again. */
   onUp: (() => void) | null = null;
   onDown: (() => void) | null = null;
   /** The session has failed for good: every open and every I/O fails. */
   onFailed: ((error: FarpageError) => void) | null = null;
+  /** A device that was open is refused: asked for anew each second, unless it is CLOSED now. */
+  onRefused: ((device: RnbdDevice, error: FarpageError) => void) | null = null;
   readonly commands = new CommandPool();
   readonly transferBytesMax: number;
   private readonly rtrs: RtrsSession;
@@ -416,11 +416,13 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   private finishOpen(device: RnbdDevice, errno: number): void {
     const isFirst = device.state === "OPENING";
     device.reopenWanted = false;
-    if (errno !== 0 && isFirst && !isLost(errno)) {
-      this.answerOpen(device, openError(device.name, errno));
+    const error = errno === 0 || isLost(errno) ? null : openError(device.name, errno);
+    if (isFirst && error !== null) {
+      this.answerOpen(device, error);
     } else if (errno !== 0 || !this.isUp) {
       // The next session tries at once.
       device.attemptNs = this.nowNs + this.reopenDelayNs;
+      if (error !== null && device.state === "REOPENING") this.onRefused?.(device, error);
     } else {
       this.adopt(device, isFirst);
     }
@@ -438,11 +440,11 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
       return;
     }
     if (isFirst) {
-      const message = `the server's answer for volume "${device.name}" makes no device`;
-      this.answerOpen(device, new FarpageError("EPROTO", message));
-      return;
+      this.answerOpen(device, unusableError(device.name));
+    } else {
+      device.failForGood(ERRNO.EIO);
+      this.onRefused?.(device, changedError(device.name));
     }
-    device.failForGood(ERRNO.EIO);
   }
 
   private answerOpen(device: RnbdDevice, error: FarpageError | null): void {

@@ -180,7 +180,9 @@ function openClient(options: AttachHostOptions, stack: Stack, failure: Failure):
     },
   );
   let wasUp = false;
+  let lastRefusal = "";
   client.onUp = () => {
+    lastRefusal = "";
     if (wasUp) {
       log.info(`session with ${destination} is back`);
       options.onSession?.(true);
@@ -190,6 +192,13 @@ function openClient(options: AttachHostOptions, stack: Stack, failure: Failure):
   client.onDown = () => {
     log.warn(`session with ${destination} lost; requests wait`);
     options.onSession?.(false);
+  };
+  client.onRefused = (device, error) => {
+    const fate = device.state === "CLOSED" ? "all requests fail; attach it anew" : "requests wait";
+    const refusal = `${destination}: ${error.message}; ${fate}`;
+    // It is asked for each second.
+    if (refusal !== lastRefusal) log.warn(refusal);
+    lastRefusal = refusal;
   };
   client.onFailed = (error) => failure.fail(error);
   client.connect();
