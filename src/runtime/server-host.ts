@@ -115,7 +115,7 @@ export class ServerHost {
     });
     let open: readonly OpenVolume[] = [];
     try {
-      open = await openVolumes(options.volumes, stack);
+      open = await openVolumes(options.volumes, stack, options.log);
       return new ServerHost(options, stack, open, failure);
     } catch (error) {
       for (const { device } of open) device.close();

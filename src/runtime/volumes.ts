@@ -5,8 +5,9 @@ import { readFileSync } from "node:fs";
 import { FarpageError, type Random } from "../base/index.js";
 import { type BlockDevice, FileDevice, MemoryDevice } from "../block/index.js";
 import { openBlockFile } from "../os/index.js";
+import type { Log } from "./log.js";
 import type { Stack } from "./stack.js";
-import type { VolumeSpec } from "./uri.js";
+import { formatSize, type VolumeSpec } from "./uri.js";
 
 /** A volume that is ready to be exported. */
 export interface OpenVolume {
@@ -21,12 +22,14 @@ const FILE_QUEUE_DEPTH = 64;
 
 /**
  * Opens every volume.
+ * @param log hears of sizes that are not to be had: a file that is there keeps its own.
  * @throws FarpageError ENOENT, EACCES, EBUSY (another server has it), EINVAL; nothing stays open
  *   then.
  */
 export async function openVolumes(
   specs: readonly VolumeSpec[],
   stack: Stack,
+  log: Log,
 ): Promise<OpenVolume[]> {
   const open: OpenVolume[] = [];
   try {
@@ -37,6 +40,10 @@ export async function openVolumes(
       const volume =
         spec.path === null ? openMemory(spec, stack) : await openFile(spec, spec.path, stack);
       open.push(volume);
+      const { sizeBytes } = volume.device.limits;
+      if (spec.sizeBytes !== null && spec.sizeBytes !== sizeBytes) {
+        log.warn(`"${spec.path}" is there and keeps its size of ${formatSize(sizeBytes)}`);
+      }
     }
     return open;
   } catch (error) {
