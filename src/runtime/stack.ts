@@ -98,7 +98,6 @@ export class Stack {
         segmentation: options.segmentation ?? true,
         onNotice: (text) => options.log.warn(text),
       });
-      if (link.limitation !== null) options.log.warn(link.limitation);
       const stack = new Stack(options, poller, link);
       stack.lane.start();
       return stack;
