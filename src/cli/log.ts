@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT
 import pino from "pino";
 import type { Log } from "../runtime/index.js";
+import { ignoreBrokenPipe } from "./reporter.js";
 
 /**
  * Logs to standard error: JSON lines with `--json`, else plain sentences; warnings alone unless
  * verbose.
  */
-export function createLog(options: { readonly json: boolean; readonly verbose: boolean }): Log {
+export function createLog(options: {
+  readonly json: boolean;
+  readonly verbose: boolean;
+  /** Sentences even with `json`: the events are for another program, the log for people. */
+  readonly plainLog?: boolean;
+}): Log {
   const level = options.verbose ? "debug" : "warn";
-  if (options.json) {
-    const logger = pino(
-      { level, base: { name: "farpage" } },
-      pino.destination({ fd: 2, sync: true }),
-    );
+  if (options.json && options.plainLog !== true) {
+    const destination = pino.destination({ fd: 2, sync: true });
+    destination.on("error", ignoreBrokenPipe);
+    const logger = pino({ level, base: { name: "farpage" } }, destination);
     return {
       debug: (message) => logger.debug(message),
       info: (message) => logger.info(message),

@@ -7,7 +7,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { runAttach } from "./attach.js";
 import { runBench } from "./bench.js";
-import { Reporter } from "./reporter.js";
+import { ignoreBrokenPipe, Reporter } from "./reporter.js";
 import { runServe } from "./serve.js";
 import { runUp } from "./up.js";
 
@@ -80,6 +80,7 @@ common(program.command("serve"))
   .option("--chunk <size>", "bytes of one request's buffer, a power of two", "128K")
   .option("--sessions <n>", "sessions at once", "16")
   .addOption(new Option("--until-stdin-ends").default(false).hideHelp())
+  .addOption(new Option("--plain-log").default(false).hideHelp())
   .option(
     "--always-invalidate <bool>",
     "peers' keys are invalid while a buffer is looked at",
@@ -136,9 +137,7 @@ async function run(json: boolean, command: (reporter: Reporter) => Promise<void>
   }
 }
 
-// A reader of our output that goes away ("farpage up | head") is no bug.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-});
+// A reader of our output that goes away ("farpage up 2>&1 | head") is no bug.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", ignoreBrokenPipe);
 
 await program.parseAsync();

@@ -66,6 +66,7 @@ export const SERVE_OPTIONS = z.object({
   chunk: parsed(parseSize),
   sessions: wholeNumber(1, 65_535),
   untilStdinEnds: z.boolean(),
+  plainLog: z.boolean(),
   alwaysInvalidate: z.boolean(),
 });
 
@@ -84,7 +85,7 @@ export const ATTACH_OPTIONS = z.object({
 
 export const BENCH_OPTIONS = z.object({
   ...COMMON,
-  duration: seconds,
+  duration: seconds.refine((value) => value > 0, "more than 0 seconds are wanted"),
   size: parsed(parseSize).optional(),
   address: z.array(address).length(2, "two addresses are wanted: responder, initiator").optional(),
   role: z.enum(["responder"]).optional(),

@@ -4,6 +4,11 @@
 
 import { FarpageError } from "../base/index.js";
 
+/** For the `error` event of an output stream: whoever read it is gone, the disks are not. */
+export function ignoreBrokenPipe(error: NodeJS.ErrnoException): void {
+  if (error.code !== "EPIPE") throw error;
+}
+
 export class Reporter {
   readonly json: boolean;
 

@@ -3,7 +3,7 @@
 // endpoint in this one, both on loopback addresses, every byte between them in RoCEv2 packets.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, constants, mkdirSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -46,12 +46,14 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
   const file = join(folder, `${VOLUME}.img`);
   const serveArguments = [
     "--volume",
-    `${VOLUME}=${file},size=${options.size}`,
+    // A disk that is there keeps its size.
+    existsSync(file) ? `${VOLUME}=${file}` : `${VOLUME}=${file},size=${options.size}`,
     "--backend",
     options.backend,
     "--segmentation",
     options.segmentation ? "on" : "off",
     ...(options.verbose ? ["--verbose"] : []),
+    ...(options.json ? [] : ["--plain-log"]),
   ];
   const { server, addresses } = await startServer(serveArguments, options.address);
   let attached: AttachHost;
