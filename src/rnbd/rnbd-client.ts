@@ -435,13 +435,10 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
       return;
     }
     const response = readRnbdOpenResponse(this.adminMemory.view, 0);
-    if (response !== null && device.adopt(response)) {
-      if (isFirst) this.answerOpen(device, null);
-      return;
-    }
+    const isUsable = response !== null && device.adopt(response);
     if (isFirst) {
-      this.answerOpen(device, unusableError(device.name));
-    } else {
+      this.answerOpen(device, isUsable ? null : unusableError(device.name));
+    } else if (!isUsable) {
       device.failForGood(ERRNO.EIO);
       this.onRefused?.(device, changedError(device.name));
     }

@@ -142,7 +142,7 @@ export class AttachHost {
     if (drained && !this.readOnly && this.client.isConnected) {
       // The server may go away meanwhile, and a flush would wait for its return.
       const flushed = this.stack.flush(this.device, this.closeTimeoutMs);
-      await flushed.catch((error) => this.log.error(String(error)));
+      await flushed.catch((error: Error) => this.log.error(error.message));
     }
     if (this.device.inflight === 0) {
       this.client.close();
