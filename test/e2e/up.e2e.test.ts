@@ -150,6 +150,7 @@ for (const backend of ["native", "node"]) {
         "--iodepth=32",
         "--size=128M",
         "--verify=crc32c",
+        "--verify_state_save=0",
         "--do_verify=1",
         "--verify_fatal=1",
         "--fsync=64",
