@@ -22,8 +22,8 @@ const ACK_TIMEOUT_UNIT_NS = 4096;
 /** A probe comes no sooner: a peer in user space may be busy for a millisecond or two. */
 const PROBE_DELAY_NS_MIN = 2_000_000;
 /**
- * How long a partly answered probe waits for the rest: longer than a scheduler's slice, since a peer
- * that was preempted in the middle of a burst has lost nothing.
+ * How long a partly answered probe waits for the rest: longer than a scheduler's slice, since a
+ * peer that was preempted in the middle of a burst has lost nothing.
  */
 const SUSPECT_DELAY_NS_MIN = 4_000_000;
 
