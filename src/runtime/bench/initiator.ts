@@ -127,6 +127,8 @@ class BenchInitiator implements Machine {
         address: this.mr.address,
         rkey: this.mr.rkey,
       }),
+      // A READ beyond what the responder keeps would wait for another's end.
+      initiatorDepth: this.run.depth,
       timeoutNs: 5e9,
     });
   }

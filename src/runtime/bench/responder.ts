@@ -100,7 +100,8 @@ class BenchResponder implements Machine {
       for (let i = 0; i < BENCH_RECEIVE_DEPTH; i++) this.postReceive(qp, i, request);
     }
     const reply = encodeBenchReply({ address: this.mr.address, rkey: this.mr.rkey });
-    event.id.accept({ privateData: reply });
+    const { responderResources } = event;
+    event.id.accept({ privateData: reply, responderResources });
   }
 
   private end(id: CmId): void {
