@@ -22,6 +22,15 @@ const BUSY_NS = 500_000;
 /** Rounds in which machines may hand work to each other before packets move again. */
 const PUMP_ROUNDS_MAX = 8;
 /**
+ * After so many small packets, which are requests and answers rather than data, machines and device
+ * have their turn in the middle of a burst. Thirty-two requests that arrive together would else be
+ * answered together, and whoever waits for the answers, and whoever waits for theirs, in turn do
+ * nothing meanwhile. Measured with NBD at depth 32 on two processors: 8 gives 30 % more requests a
+ * second than no bound, 4 and 16 less than that.
+ */
+const SMALL_COUNT = 8;
+const SMALL_BYTES = 1024;
+/**
  * Four full GSO messages: enough to make a system call cheap, little enough that the peer can begin
  * while the next batch is built, and that the bytes are still in the processor's second cache then.
  */
@@ -217,13 +226,20 @@ export class Lane {
   private receive(nowNs: number): boolean {
     const burstCount = this.link.readable ? this.link.receive() : 0;
     const device = this.device;
+    let smallCount = 0;
     for (let i = 0; i < burstCount; i++) {
       const burst = this.link.bursts[i];
       assert(burst !== undefined, "a link fills its bursts from the first on");
       const end = burst.offset + burst.length;
       for (let offset = burst.offset; offset < end; offset += burst.segmentLength) {
-        const left = end - offset;
-        device.onPacket(nowNs, burst, offset, Math.min(left, burst.segmentLength));
+        const length = Math.min(end - offset, burst.segmentLength);
+        device.onPacket(nowNs, burst, offset, length);
+        if (length <= SMALL_BYTES && ++smallCount === SMALL_COUNT) {
+          smallCount = 0;
+          device.deliverEvents();
+          this.pumpMachines(nowNs);
+          this.transmit(nowNs);
+        }
       }
     }
     return burstCount > 0;
