@@ -46,8 +46,8 @@ export interface BenchResult {
 }
 
 const NS_PER_MS = 1e6;
-/** Share of the duration that is run first and not counted. */
-const WARM_UP = 0.2;
+/** Run first and not counted: the time in which the hot paths get compiled. */
+const WARM_UP_MS = 1000;
 const LATENCIES_MAX = 1 << 20;
 
 /**
@@ -155,9 +155,8 @@ class BenchInitiator implements Machine {
     this.wr.remoteAddressLow = reply.address >>> 0;
     this.wr.rkey = reply.rkey;
     this.stage = "running";
-    const durationNs = this.run.durationMs * NS_PER_MS;
-    this.countFromNs = nowNs + WARM_UP * durationNs;
-    this.endNs = this.countFromNs + durationNs;
+    this.countFromNs = nowNs + WARM_UP_MS * NS_PER_MS;
+    this.endNs = this.countFromNs + this.run.durationMs * NS_PER_MS;
     if (this.run.test === BENCH_TEST.WRITE_LATENCY) this.sendPing();
   }
 
