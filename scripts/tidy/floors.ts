@@ -40,11 +40,17 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     packages: ["pino", "zod", "prom-client"],
     uses: ["base", "wire", "transport", "verbs", "cm", "rtrs", "rnbd", "block", "nbd", "os", "sim"],
   },
+  tools: {
+    floor: 6,
+    isCore: false,
+    packages: [],
+    uses: ["base", "wire", "transport", "verbs", "cm", "runtime"],
+  },
   cli: {
     floor: 7,
     isCore: false,
     packages: ["commander", "zod", "pino"],
-    uses: ["base", "runtime"],
+    uses: ["base", "runtime", "tools"],
   },
 };
 

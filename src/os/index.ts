@@ -25,4 +25,5 @@ export { openMemorySource } from "./memory-source.js";
 export { foreignCallsUnavailable } from "./native.js";
 export { openPoller } from "./poller.js";
 export { SystemRandom } from "./random.js";
+export { localAddressTowards } from "./route.js";
 export { connectStream, listenStream } from "./stream.js";

@@ -11,6 +11,7 @@ import {
   type ProtectionDomain,
   WorkCompletion,
 } from "../verbs/index.js";
+import { CmChannel, type CmChannelUser } from "./cm-channel.js";
 import {
   Connection,
   type ConnectionOwner,
@@ -161,6 +162,34 @@ export class Host implements AsyncDisposable {
         if (this.closing === null) throw error;
       }
     }
+  }
+
+  /**
+   * Waits until `cq` holds a completion; at once when it holds one already. Wakes the lane first,
+   * so that what was posted goes out. One waiter per completion queue.
+   * @throws FarpageError ESHUTDOWN when the host closes first, or what made it fail.
+   */
+  async completion(cq: CompletionQueue): Promise<void> {
+    if (cq.count > 0) return;
+    await this.machine.completionOf(cq, () => this.stack.lane.wake());
+  }
+
+  /**
+   * Opens an event channel of the connection manager (rdma_create_event_channel(3)), for ids and
+   * listeners of one's own. It is closed with the host.
+   */
+  openChannel(user: CmChannelUser): CmChannel {
+    const channel = new CmChannel(this.stack.cm.createChannel(), user, {
+      wake: () => this.stack.lane.wake(),
+      onSettled: () => this.stack.lane.yieldToNode(),
+      detach: (gone) => {
+        this.machine.channels.delete(gone);
+        this.stack.lane.remove(gone);
+      },
+    });
+    this.machine.channels.add(channel);
+    this.stack.lane.add(channel);
+    return channel;
   }
 
   /** Must be called after posting on a queue pair directly, so that the lane looks at it now. */
@@ -367,6 +396,7 @@ class AsyncQueue<T> {
 class HostMachine implements Machine {
   readonly channel: EventChannel;
   readonly connections = new Map<CmId, Connection>();
+  readonly channels = new Set<CmChannel>();
   private readonly answers = new Map<CmId, (event: CmEvent) => void>();
   private readonly failures = new Set<(error: unknown) => void>();
   private readonly listeners = new Map<Listener, AsyncQueue<CmEvent>>();
@@ -418,6 +448,7 @@ class HostMachine implements Machine {
     this.failures.clear();
     this.answers.clear();
     for (const queue of this.listeners.values()) queue.end();
+    for (const channel of this.channels) channel.end(error);
   }
 
   pump(): void {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 export { FarpageError, IpAddress, type Memory } from "../base/index.js";
+export { localAddressTowards } from "../os/index.js";
 export { AttachHost, type AttachHostOptions } from "./attach-host.js";
 export {
   BENCH_TEST,
@@ -9,6 +10,7 @@ export {
   runBenchTest,
   startBenchResponder,
 } from "./bench/index.js";
+export type { CmChannel, CmChannelUser } from "./cm-channel.js";
 export {
   Connection,
   type LocalRange,
