@@ -3,7 +3,7 @@
 
 import { beforeEach, describe, expect, it } from "vitest";
 import { ERRNO, errnoName } from "../base/index.js";
-import { BLOCK_FLAG, type BlockLimits, MemoryDevice } from "../block/index.js";
+import { BLOCK_FLAG, BLOCK_OPERATION, type BlockLimits, MemoryDevice } from "../block/index.js";
 import {
   RNBD_ACCESS,
   RNBD_FLAG,
@@ -301,6 +301,9 @@ describe("rnbd server: durability by flags", () => {
 
   it("FUA where the device has not → a flush behind the write, and its error is the answer", () => {
     const slow = start({ volatileCache: true, fua: false }, RNBD_OP.WRITE | RNBD_FLAG.FUA);
+    const told: number[][] = [];
+    const volume = server.volume("slow");
+    if (volume !== null) volume.onDeviceError = (operation, errno) => told.push([operation, errno]);
     expect(slow.log).toEqual(["WRITE 512+512/0"]);
     slow.finish();
     slow.pump();
@@ -308,7 +311,8 @@ describe("rnbd server: durability by flags", () => {
     expect(slow.log[0]).toMatch(/^FLUSH/);
     slow.finish(ERRNO.EIO);
     expect(peer.answer()).toBe(ERRNO.EIO);
-    expect(server.volume("slow")?.counters.errors).toBe(1);
+    expect(volume?.counters.errors).toBe(1);
+    expect(told).toEqual([[BLOCK_OPERATION.FLUSH, ERRNO.EIO]]);
   });
 
   it("PREFLUSH → a flush in front; when it fails, no write", () => {

@@ -71,6 +71,7 @@ export class ServerIo implements BlockRequestOwner {
       }
     } else {
       open.volume.counters.errors++;
+      open.volume.onDeviceError?.(block.operation, block.errno);
     }
     this.open = null;
     open.requestEnds();

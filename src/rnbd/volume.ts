@@ -2,7 +2,7 @@
 // What an RNBD server exports, and who has it open how.
 
 import { assert, ERRNO } from "../base/index.js";
-import type { BlockDevice } from "../block/index.js";
+import type { BlockDevice, BlockOperation } from "../block/index.js";
 import { RNBD_ACCESS, type RnbdAccess } from "../wire/index.js";
 
 /** How a volume is exported. */
@@ -55,6 +55,8 @@ export class Volume {
   private readerCount = 0;
   /** Requests in the device, of all opens, ended ones included. */
   inflight = 0;
+  /** The device failed a request with this errno; told each time, before the client hears. */
+  onDeviceError: ((operation: BlockOperation, errno: number) => void) | null = null;
   /** Set when the volume is removed: called from `pump` when nothing of it is in flight. */
   onDrained: (() => void) | null = null;
 

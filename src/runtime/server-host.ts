@@ -7,8 +7,10 @@ import { RnbdServer } from "../rnbd/index.js";
 import { RtrsServer } from "../rtrs/index.js";
 import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
+import { RepeatedWarning } from "./repeated-warning.js";
 import { Stack } from "./stack.js";
 import type { VolumeSpec } from "./uri.js";
+import { warnOfErrors } from "./volume-errors.js";
 import { type OpenVolume, openVolumes } from "./volumes.js";
 
 export interface ServerHostOptions {
@@ -53,6 +55,7 @@ export class ServerHost {
   private readonly stack: Stack;
   private readonly rtrs: RtrsServer;
   private readonly open: readonly OpenVolume[];
+  private readonly errors: RepeatedWarning;
 
   private constructor(
     options: ServerHostOptions,
@@ -66,9 +69,11 @@ export class ServerHost {
     this.port = options.port;
     this.backend = stack.backend;
     this.open = open;
+    this.errors = new RepeatedWarning(options.log);
     const rnbd = new RnbdServer();
     for (const { spec, device, epoch } of this.open) {
-      rnbd.addVolume(spec.name, device, { readOnly: spec.readOnly, epoch });
+      const volume = rnbd.addVolume(spec.name, device, { readOnly: spec.readOnly, epoch });
+      warnOfErrors(volume, spec.path, this.errors);
     }
     this.rtrs = new RtrsServer(
       {
@@ -141,6 +146,7 @@ export class ServerHost {
     for (const { device } of this.open) if (device.inflight === 0) device.close();
     const keepsMemory = this.open.some(({ device }) => device.inflight > 0);
     await this.stack.close({ keepsMemory });
+    this.errors.flush();
     if (failed?.status === "rejected") throw failed.reason;
   }
 }

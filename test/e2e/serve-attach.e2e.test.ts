@@ -191,6 +191,21 @@ describe("usual mistakes", () => {
     expect((await failure([...start, "v=memory:12x"])).code).toBe("EINVAL");
   });
 
+  it.runIf(has("nbdcopy"))(
+    "a disk that fails: the client gets an error, the server says why",
+    async () => {
+      const data = folder();
+      const server = await serve(`disk=${data}/disk.img,size=1M`);
+      const client = await attach("disk", join(data, "s"));
+      truncateSync(join(data, "disk.img"), 4096);
+      const uri = String((await client.event("ready"))["nbd"]);
+      await expect(run("nbdcopy", [uri, join(data, "out")])).rejects.toThrow(/Input\/output error/);
+      const said = server.stderr.split("\n").filter((line) => line.includes("failed with EIO"));
+      expect(said).toHaveLength(1);
+      expect(said[0]).toContain(`volume \\"disk\\" (${data}/disk.img): read failed with EIO`);
+    },
+  );
+
   it("one file served twice", async () => {
     const data = folder();
     await serve(`v=${data}/disk,size=1M`);
