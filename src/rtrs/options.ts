@@ -12,6 +12,8 @@ import {
 } from "../wire/index.js";
 
 export const RTRS_PORT = 1234;
+/** Paths of a session (facts page 2): Linux's bound. */
+const RTRS_PATH_COUNT_MAX = 128;
 /** The part of a chunk that is kept for headers (facts page 2 and 6): Linux's page. */
 export const RTRS_HEADER_BYTES = 4096;
 
@@ -80,7 +82,7 @@ export interface RtrsServerOptions {
   readonly addresses?: readonly IpAddress[] | null;
   /** Default 1234. */
   readonly port?: number;
-  /** Chunks, and requests outstanding, per session; 1 .. 65,535, default 512. */
+  /** Requests outstanding per session, chunks per path; 1 .. 65,535, default 512. */
   readonly queueDepth?: number;
   /**
    * Bytes of a chunk: a power of two, at least 8192, default 131,072 (4096 of them for headers).
@@ -94,6 +96,8 @@ export interface RtrsServerOptions {
   readonly alwaysInvalidate?: boolean;
   /** Sessions at a time, default 16. */
   readonly sessionCountMax?: number;
+  /** Paths of one session, 1 .. 128, default 4; a further one is refused with ECONNRESET. */
+  readonly pathCountMax?: number;
   /** Connections of one path, 1 .. 4096, default 256. */
   readonly connectionCountMax?: number;
   /** Longest user message that reaches the user, default 512; longer ones get EMSGSIZE. */
@@ -166,6 +170,7 @@ export function serverSettings(options: RtrsServerOptions): ServerSettings {
     chunkBytes,
     alwaysInvalidate: options.alwaysInvalidate ?? true,
     sessionCountMax: integer("sessionCountMax", options.sessionCountMax ?? 16, 1, 65_535),
+    pathCountMax: integer("pathCountMax", options.pathCountMax ?? 4, 1, RTRS_PATH_COUNT_MAX),
     connectionCountMax: integer(
       "connectionCountMax",
       options.connectionCountMax ?? 256,

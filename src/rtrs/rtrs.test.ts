@@ -131,7 +131,7 @@ describe("session", () => {
     expect(pair.client.chunkBytes).toBe(16_384);
     expect(pair.client.queueDepth).toBe(7);
     expect(pair.server.sessions().map((session) => session.name)).toEqual(["blue"]);
-    expect(pair.server.memoryBytesMax).toBe(16 * 8 * 16_384);
+    expect(pair.server.memoryBytesMax).toBe(16 * 4 * 8 * 16_384);
   });
 
   it("all requests taken → null, told when one is free; the reserved one is kept", () => {

@@ -43,6 +43,8 @@ export const CHUNK_STATE = {
   BUSY: 1,
   /** Answered by the user; the send queue had no room for the reply. */
   BLOCKED: 2,
+  /** Taken, and not handed to the user while another path has a request of the same permit. */
+  HELD: 3,
 } as const;
 
 /** Why a request is a violation of the protocol. */
@@ -212,7 +214,7 @@ export class ServerChunks {
    * Takes the request out of a chunk. With rotating keys the client can't write to the chunk any
    * more from here to the reply; in both modes its header and user message are copied once, to
    * where it can't reach them, and only the copies are looked at.
-   * @returns null when `requests[chunk]` is filled in and the chunk BUSY; what is wrong otherwise.
+   * @returns null when `requests[chunk]` is filled in and the chunk HELD; what is wrong otherwise.
    */
   take(chunk: number, offset: number, connection: Connection): RequestFault | null {
     if (chunk >= this.count) return "BAD_CHUNK";
@@ -235,9 +237,22 @@ export class ServerChunks {
     request.dataLength = dataLength;
     request.userLength = userLength;
     this.copyUserMessage(request, request.memoryOffset + dataLength);
-    this.states[chunk] = CHUNK_STATE.BUSY;
+    this.states[chunk] = CHUNK_STATE.HELD;
     this.connections[chunk] = connection;
     return null;
+  }
+
+  /** The request in a chunk is over, answered or not. */
+  release(chunk: number): void {
+    this.states[chunk] = CHUNK_STATE.FREE;
+    this.connections[chunk] = null;
+  }
+
+  /** Forgets the requests that the user has not got. */
+  releaseHeld(): void {
+    for (let chunk = 0; chunk < this.count; chunk++) {
+      if (this.states[chunk] === CHUNK_STATE.HELD) this.release(chunk);
+    }
   }
 
   /** @returns how many bytes were copied: fewer than the largest header at the end of a chunk. */

@@ -4,7 +4,8 @@
 //
 // A client that breaks the protocol loses this path and nothing else. A path that closes keeps its
 // UUID occupied until the last request of it has left the user's devices: that is the fence on
-// which a client's re-issued requests rely.
+// which a client's re-issued requests rely. One that is re-issued by another path of the session is
+// held back there until its first copy has left (`ServerSession.isHeldElsewhere`).
 
 import { assert, ERRNO, IntRing, type IpAddress } from "../base/index.js";
 import type { CmEvent, CmId } from "../cm/index.js";
@@ -21,11 +22,9 @@ import {
   RTRS_FLAG_NEW_RKEY,
   RTRS_IMMEDIATE,
   RTRS_INFO_REQUEST_BYTES,
-  RTRS_RKEY_RESPONSE_BYTES,
   type RtrsConnectRequest,
   rtrsChunkShift,
   rtrsImmediateType,
-  rtrsReplyImmediate,
   rtrsRequestChunk,
   rtrsRequestOffset,
 } from "../wire/index.js";
@@ -34,6 +33,7 @@ import type { RtrsEnvironment } from "./environment.js";
 import { Heartbeat } from "./heartbeat.js";
 import { RTRS_HEADER_BYTES, type ServerSettings } from "./options.js";
 import { CHUNK_STATE, ServerChunks } from "./server-chunks.js";
+import { ServerReplies } from "./server-replies.js";
 import type { ServerRequest, ServerRequestOwner } from "./server-request.js";
 import type { ServerSession } from "./server-session.js";
 import { uuidKey } from "./uuid.js";
@@ -73,8 +73,6 @@ export interface ServerPathContext {
  * Sends and receives beyond what requests need: heartbeats and their acknowledgements, INFO_RSP.
  */
 const SPARE = 64;
-/** Most sends of one reply: data, SEND with invalidate, reply. */
-const REPLY_SENDS_MAX = 3;
 /**
  * After the client's first DREQ the others get this long to arrive before ours go out: a Linux
  * client whose DREQ crosses ours waits for half a minute (facts page, section 10.3).
@@ -102,12 +100,9 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
   private readonly connections: (Connection | null)[];
   private readonly shift: number;
   private readonly heartbeat: Heartbeat;
-  /** Chunks in state BLOCKED, oldest first. */
-  private readonly blocked: IntRing;
-  private readonly dataWr = new SendWorkRequest();
-  private readonly invalidateWr = new SendWorkRequest();
-  private readonly rotatingReplyWr = new SendWorkRequest();
-  private readonly fixedReplyWr = new SendWorkRequest();
+  private readonly replies: ServerReplies;
+  /** HELD chunks whose permit is free by now. */
+  private readonly released: IntRing;
   private readonly infoWr = new SendWorkRequest();
   /** CONNECTING: when it must be through; CLOSING: when to go on without the peer. */
   private deadline: number;
@@ -139,11 +134,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     this.connections = new Array<Connection | null>(request.connectionCount).fill(null);
     this.shift = rtrsChunkShift(settings.queueDepth);
     this.heartbeat = new Heartbeat(settings.heartbeatIntervalNs, settings.heartbeatMissedMax);
-    this.blocked = new IntRing(settings.queueDepth);
-    this.dataWr.opcode = WR_OPCODE.RDMA_WRITE;
-    this.invalidateWr.opcode = WR_OPCODE.SEND_WITH_INV;
-    this.rotatingReplyWr.opcode = WR_OPCODE.SEND_WITH_IMM;
-    this.fixedReplyWr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
+    this.released = new IntRing(settings.queueDepth);
     this.infoWr.opcode = WR_OPCODE.SEND;
     this.pd = environment.context.allocPd();
     try {
@@ -152,6 +143,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       this.pd.dealloc();
       throw error;
     }
+    this.replies = new ServerReplies(this.chunks, settings.alwaysInvalidate);
   }
 
   hasConnection(cid: number): boolean {
@@ -213,11 +205,12 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       if (verdict === "SEND") this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT);
       if (verdict === "FAILED") this.close("the client is silent");
     }
+    while (this.released.count > 0) this.begin(this.released.shift());
     if (this.state === "CLOSING") this.pumpClosing();
   }
 
   deadlineNs(): number {
-    if (this.isBroken || this.isFinished()) return this.nowNs;
+    if (this.isBroken || this.released.count > 0 || this.isFinished()) return this.nowNs;
     // Once a closing path has waited for its peer, only its user's requests are left to wait for.
     const isWaiting = this.state === "CONNECTING" || this.state === "CLOSING";
     const isDue = this.isParted() || this.nowNs >= this.deadline;
@@ -271,9 +264,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
   }
 
   onRoom(_connection: Connection): void {
-    for (let count = this.blocked.count; count > 0 && this.state === "CONNECTED"; count--) {
-      this.sendReply(this.blocked.shift());
-    }
+    if (this.state === "CONNECTED" && !this.replies.sendBlocked()) this.isBroken = true;
   }
 
   onConnectionError(connection: Connection, completion: WorkCompletion): void {
@@ -292,14 +283,23 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     this.inflight--;
     if (this.state !== "CONNECTED") {
       // Nobody is there to hear it.
-      chunks.states[chunk] = CHUNK_STATE.FREE;
-      chunks.connections[chunk] = null;
+      chunks.release(chunk);
+      this.session.onPermitFree(chunk);
       return;
     }
     chunks.replyErrnos[chunk] = errno;
     chunks.replyLengths[chunk] = dataLength;
-    chunks.states[chunk] = CHUNK_STATE.BLOCKED;
-    this.sendReply(chunk);
+    if (!this.replies.send(chunk)) this.isBroken = true;
+  }
+
+  /** Whether a request of this permit came by this path and has no reply yet. */
+  holds(permit: number): boolean {
+    return this.chunks.states[permit] !== CHUNK_STATE.FREE;
+  }
+
+  /** No other path has a request of this permit any more: if one is held here, it is next. */
+  onPermitFree(permit: number): void {
+    if (this.chunks.states[permit] === CHUNK_STATE.HELD) this.released.push(permit);
   }
 
   private onImmediate(connection: Connection, immediate: number): void {
@@ -321,6 +321,14 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       this.close(`a request that breaks the protocol: ${fault}`);
       return;
     }
+    // Rare: a copy of it is still under way.
+    if (this.session.paths.length > 1 && this.session.isHeldElsewhere(chunk, this)) return;
+    this.begin(chunk);
+  }
+
+  /** Hands a request to the user. */
+  private begin(chunk: number): void {
+    this.chunks.states[chunk] = CHUNK_STATE.BUSY;
     this.inflight++;
     const request = this.chunks.requests[chunk] as ServerRequest;
     if (request.userLength > this.context.settings.userBytesMax) {
@@ -328,69 +336,6 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     } else {
       this.owner.onPathRequest(request);
     }
-  }
-
-  /** Sends the reply of a BLOCKED chunk, or leaves it blocked until there is room. */
-  private sendReply(chunk: number): void {
-    const { chunks } = this;
-    const connection = chunks.connections[chunk] as Connection;
-    if (!connection.hasRoom(REPLY_SENDS_MAX)) {
-      this.blocked.push(chunk);
-      return;
-    }
-    // From the reply on the chunk is the client's, which may use it before this call returns.
-    chunks.states[chunk] = CHUNK_STATE.FREE;
-    chunks.connections[chunk] = null;
-    const isSent =
-      this.sendData(chunk, connection) &&
-      this.sendInvalidation(chunk, connection) &&
-      this.sendFinal(chunk, connection);
-    if (!isSent) this.isBroken = true;
-  }
-
-  private sendData(chunk: number, connection: Connection): boolean {
-    const { chunks } = this;
-    const length = chunks.replyDataLength(chunk);
-    if (length === 0) return true;
-    const wr = this.dataWr;
-    const sge = wr.sges[0] as (typeof wr.sges)[number];
-    sge.address = chunks.data.memory.address + chunk * chunks.chunkBytes;
-    sge.length = length;
-    sge.lkey = chunks.data.region.lkey;
-    wr.sgeCount = 1;
-    wr.remoteAddressHigh = chunks.clientAddressHighs[chunk] as number;
-    wr.remoteAddressLow = chunks.clientAddressLows[chunk] as number;
-    wr.rkey = chunks.clientKeys[chunk] as number;
-    return connection.post(wr);
-  }
-
-  private sendInvalidation(chunk: number, connection: Connection): boolean {
-    if (!this.invalidatesFor(chunk)) return true;
-    this.invalidateWr.invalidateKey = this.chunks.clientKeys[chunk] as number;
-    return connection.post(this.invalidateWr);
-  }
-
-  private invalidatesFor(chunk: number): boolean {
-    return this.chunks.hasDescriptor[chunk] !== 0 && this.chunks.needsInvalidation[chunk] !== 0;
-  }
-
-  private sendFinal(chunk: number, connection: Connection): boolean {
-    const type = this.invalidatesFor(chunk)
-      ? RTRS_IMMEDIATE.IO_REPLY_INVALIDATED
-      : RTRS_IMMEDIATE.IO_REPLY;
-    const immediate = rtrsReplyImmediate(type, this.chunks.replyErrnos[chunk] as number, chunk);
-    if (!this.context.settings.alwaysInvalidate) {
-      this.fixedReplyWr.immediate = immediate;
-      return connection.post(this.fixedReplyWr);
-    }
-    const wr = this.rotatingReplyWr;
-    wr.immediate = immediate;
-    const sge = wr.sges[0] as (typeof wr.sges)[number];
-    sge.address = this.chunks.reopen(chunk);
-    sge.length = RTRS_RKEY_RESPONSE_BYTES;
-    sge.lkey = this.chunks.messages.region.lkey;
-    wr.sgeCount = 1;
-    return connection.post(wr);
   }
 
   // --------------------------------------------------------------------------------------- stages
@@ -415,6 +360,8 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       this.close("an INFO_REQ before all connections were there");
     } else if (this.owner.isNameTaken(info.name, this.session)) {
       this.close(`another session is named "${info.name}"`);
+    } else if (this.session.isUp && info.name !== this.session.name) {
+      this.close(`a path of session "${this.session.name}" says that it is "${info.name}"`);
     } else {
       this.session.name = info.name;
       this.goUp();
@@ -452,11 +399,9 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     for (const connection of this.connections) connection?.fence();
     this.graceDeadline = this.nowNs + graceNs;
     this.deadline = this.graceDeadline + this.context.settings.disconnectTimeoutNs;
-    while (this.blocked.count > 0) {
-      const chunk = this.blocked.shift();
-      this.chunks.states[chunk] = CHUNK_STATE.FREE;
-      this.chunks.connections[chunk] = null;
-    }
+    this.replies.drop();
+    this.released.clear();
+    this.chunks.releaseHeld();
   }
 
   private isParted(): boolean {

@@ -2,7 +2,7 @@
 import type { IpAddress } from "../base/index.js";
 import type { ServerPath } from "./server-path.js";
 
-/** One client on a server: what its paths have in common. Has one path for now. */
+/** One client on a server: what its paths have in common. */
 export class ServerSession {
   /** Number of the session on this server, never used twice. */
   readonly id: number;
@@ -14,8 +14,8 @@ export class ServerSession {
   context: unknown = null;
   /** Internal: the session's name on the wire, in hexadecimal. */
   readonly uuid: string;
-  /** Internal. */
-  path: ServerPath | null = null;
+  /** Internal: all that are not CLOSED, oldest first; never empty while the server knows it. */
+  readonly paths: ServerPath[] = [];
   /** Internal: the user has heard of it. */
   isUp = false;
 
@@ -26,13 +26,57 @@ export class ServerSession {
     this.uuid = uuid;
   }
 
+  /** Paths that take requests. */
+  get pathCount(): number {
+    return this.paths.filter((path) => path.state === "CONNECTED").length;
+  }
+
   /** Requests that the user has and has not completed. */
   get inflight(): number {
-    return this.path === null ? 0 : this.path.inflight;
+    let inflight = 0;
+    for (const path of this.paths) inflight += path.inflight;
+    return inflight;
+  }
+
+  /** Internal: some path is up or coming up; if none is, the session is going down. */
+  get isLive(): boolean {
+    return this.paths.some((path) => path.state === "CONNECTING" || path.state === "CONNECTED");
   }
 
   /** Disconnects the client; `onSessionDown` follows. It will usually come back. */
   disconnect(): void {
-    this.path?.close("the server has ended the session");
+    for (const path of this.paths) path.close("the server has ended the session");
+  }
+
+  /** Internal: whether a path joins these addresses already. */
+  joins(peer: IpAddress, local: IpAddress): boolean {
+    return this.paths.some((path) => path.peer.equals(peer) && path.local.equals(local));
+  }
+
+  /** Internal: makes the transport find out whether the client is still there. */
+  probe(): void {
+    for (const path of this.paths) path.probe();
+  }
+
+  /**
+   * Internal: a request with `permit` has come by `path`. A permit stands for one request of the
+   * session, so one that another path still holds means that the client has given that path up and
+   * sent its requests again: it is closed.
+   * @returns whether the user still has the request's first copy, by another path.
+   */
+  isHeldElsewhere(permit: number, path: ServerPath): boolean {
+    let isHeld = false;
+    for (let i = 0; i < this.paths.length; i++) {
+      const other = this.paths[i] as ServerPath;
+      if (other === path || !other.holds(permit)) continue;
+      other.close(`the client sends request ${permit} of this path by another`);
+      if (other.holds(permit)) isHeld = true;
+    }
+    return isHeld;
+  }
+
+  /** Internal: the user has given back the request of `permit` that a closing path held. */
+  onPermitFree(permit: number): void {
+    for (let i = 0; i < this.paths.length; i++) (this.paths[i] as ServerPath).onPermitFree(permit);
   }
 }

@@ -23,9 +23,10 @@ import { ServerSession } from "./server-session.js";
 import type { RtrsServerUser } from "./server-user.js";
 import { uuidKey } from "./uuid.js";
 
-/** Numbers since the server was made, but for the first two. */
+/** Numbers since the server was made, but for the first three. */
 export interface RtrsServerCounters {
   readonly sessions: number;
+  readonly paths: number;
   readonly inflight: number;
   readonly requests: number;
   readonly refusedConnections: number;
@@ -92,9 +93,10 @@ export class RtrsServer implements Machine, ServerPathOwner {
     return this.settings.chunkBytes - RTRS_HEADER_BYTES;
   }
 
-  /** Bytes of chunks when all sessions are there: sessions x queue depth x chunk size. */
+  /** Bytes of chunks when all is there: sessions x paths x queue depth x chunk size. */
   get memoryBytesMax(): number {
-    return this.settings.sessionCountMax * this.settings.queueDepth * this.settings.chunkBytes;
+    const { sessionCountMax, pathCountMax, queueDepth, chunkBytes } = this.settings;
+    return sessionCountMax * pathCountMax * queueDepth * chunkBytes;
   }
 
   /** Sessions that are up, in no order. */
@@ -107,6 +109,7 @@ export class RtrsServer implements Machine, ServerPathOwner {
     for (const path of this.paths) inflight += path.inflight;
     return {
       sessions: this.sessionsByUuid.size,
+      paths: this.paths.length,
       inflight,
       requests: this.requestCount,
       refusedConnections: this.refusedCount,
@@ -120,6 +123,7 @@ export class RtrsServer implements Machine, ServerPathOwner {
     this.isClosing = true;
     for (const listener of this.listeners) listener.close();
     for (const path of this.paths) path.close("the server is shutting down");
+    this.closeChannel();
   }
 
   /** `close` is through: no session, no request, no memory is left. */
@@ -149,8 +153,17 @@ export class RtrsServer implements Machine, ServerPathOwner {
 
   checkInvariants(): void {
     assert(this.pathsByUuid.size === this.paths.length, "each path is known by its UUID");
-    assert(this.sessionsByUuid.size === this.paths.length, "each session has one path");
-    assert(this.paths.length <= this.settings.sessionCountMax, "no more sessions than allowed");
+    let pathCount = 0;
+    for (const session of this.sessionsByUuid.values()) {
+      const { paths } = session;
+      pathCount += paths.length;
+      assert(paths.length > 0, "a session goes with its last path");
+      assert(paths.length <= this.settings.pathCountMax, "no more paths than allowed");
+      assert(session.isUp || session.inflight === 0, "requests come after onSessionUp");
+    }
+    assert(pathCount === this.paths.length, "each path has one session");
+    const sessionCount = this.sessionsByUuid.size;
+    assert(sessionCount <= this.settings.sessionCountMax, "no more sessions than allowed");
     for (const path of this.paths) path.checkInvariants();
   }
 
@@ -160,15 +173,17 @@ export class RtrsServer implements Machine, ServerPathOwner {
     for (const other of this.sessionsByUuid.values()) {
       if (other === session || other.name !== name) continue;
       // Often it is the same client, whose former process is dead: the sooner we know the better.
-      other.path?.probe();
+      other.probe();
       return true;
     }
     return false;
   }
 
   onPathUp(path: ServerPath): void {
-    path.session.isUp = true;
-    this.user.onSessionUp(path.session);
+    const { session } = path;
+    if (session.isUp) return;
+    session.isUp = true;
+    this.user.onSessionUp(session);
   }
 
   onPathRequest(request: ServerRequest): void {
@@ -182,13 +197,22 @@ export class RtrsServer implements Machine, ServerPathOwner {
     this.lastCloseReason = path.closeReason;
     this.paths.splice(this.paths.indexOf(path), 1);
     this.pathsByUuid.delete(path.uuid);
+    session.paths.splice(session.paths.indexOf(path), 1);
+    if (session.paths.length > 0) return;
     this.sessionsByUuid.delete(session.uuid);
-    if (!session.isUp) return;
-    session.isUp = false;
-    this.user.onSessionDown(session);
+    if (session.isUp) {
+      session.isUp = false;
+      this.user.onSessionDown(session);
+    }
+    this.closeChannel();
   }
 
   // ---------------------------------------------------------------------------------- connections
+
+  /** Once `isClosed`: ends with it the requests that nobody will answer. */
+  private closeChannel(): void {
+    if (this.isClosed) this.channel.close();
+  }
 
   private pollEvents(): void {
     for (;;) {
@@ -260,30 +284,34 @@ export class RtrsServer implements Machine, ServerPathOwner {
 
   private refuseNew(event: CmEvent, request: RtrsConnectRequest): number {
     const session = this.sessionsByUuid.get(uuidKey(request.pathsUuid));
-    if (session !== undefined) {
-      const { path } = session;
-      const isSame =
-        event.id.remoteAddress?.equals(session.peer) === true &&
-        path !== null &&
-        event.id.localAddress?.equals(path.local) === true;
-      // A session has one path for now, as if 128 were there already.
-      return isSame ? ERRNO.EEXIST : ERRNO.ECONNRESET;
-    }
+    if (session !== undefined) return this.refuseFurther(session, event);
     if (!request.firstConnection) return ERRNO.ENXIO;
     return this.sessionsByUuid.size >= this.settings.sessionCountMax ? ERRNO.ENOMEM : 0;
+  }
+
+  /** As Linux does (facts page 4.4), which has room for 128 paths. */
+  private refuseFurther(session: ServerSession, event: CmEvent): number {
+    const { remoteAddress: peer, localAddress: local } = event.id;
+    if (peer === null || local === null || session.joins(peer, local)) return ERRNO.EEXIST;
+    // A client that has lost all paths may have told its user so, who goes on with other requests:
+    // those must not meet the old ones in a device.
+    if (!session.isLive) return ERRNO.ECONNRESET;
+    return session.paths.length >= this.settings.pathCountMax ? ERRNO.ECONNRESET : 0;
   }
 
   /** @throws FarpageError ENOMEM. */
   private makePath(event: CmEvent, request: RtrsConnectRequest): ServerPath {
     const { remoteAddress: peer, localAddress: local } = event.id;
     assert(peer !== null && local !== null, "a connect request has two addresses");
-    const session = new ServerSession(this.nextSessionId++, peer, uuidKey(request.pathsUuid));
+    const uuid = uuidKey(request.pathsUuid);
+    const session =
+      this.sessionsByUuid.get(uuid) ?? new ServerSession(this.nextSessionId++, peer, uuid);
     const addresses = { peer, local };
     const path = new ServerPath(this.pathContext, this, session, request, addresses, this.nowNs);
-    session.path = path;
     this.paths.push(path);
     this.pathsByUuid.set(path.uuid, path);
-    this.sessionsByUuid.set(session.uuid, session);
+    session.paths.push(path);
+    this.sessionsByUuid.set(uuid, session);
     return path;
   }
 }
