@@ -79,6 +79,7 @@ common(program.command("serve"))
   .option("--queue-depth <n>", "requests in flight per session", "128")
   .option("--chunk <size>", "bytes of one request's buffer, a power of two", "128K")
   .option("--sessions <n>", "sessions at once", "16")
+  .option("--paths <n>", "paths of one session at once", "4")
   .addOption(new Option("--until-stdin-ends").default(false).hideHelp())
   .addOption(new Option("--plain-log").default(false).hideHelp())
   .option(

@@ -65,6 +65,7 @@ export const SERVE_OPTIONS = z.object({
   queueDepth: wholeNumber(1, 65_535),
   chunk: parsed(parseSize),
   sessions: wholeNumber(1, 65_535),
+  paths: wholeNumber(1, 128),
   untilStdinEnds: z.boolean(),
   plainLog: z.boolean(),
   alwaysInvalidate: z.boolean(),

@@ -21,6 +21,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     queueDepth: options.queueDepth,
     chunkBytes: options.chunk,
     sessionCountMax: options.sessions,
+    pathCountMax: options.paths,
     alwaysInvalidate: options.alwaysInvalidate,
     backend: options.backend,
     segmentation: options.segmentation,
@@ -35,7 +36,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
         (volume.readOnly ? ", read-only" : ""),
     ),
     `memory for requests: up to ${formatSize(server.memoryBytesMax)} ` +
-      `(${options.sessions} sessions x ${options.queueDepth} requests x ` +
+      `(${options.sessions} sessions x ${options.paths} paths x ${options.queueDepth} requests x ` +
       `${formatSize(options.chunk)})`,
   ];
   const first = server.volumes[0];

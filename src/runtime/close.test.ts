@@ -29,6 +29,7 @@ function startServer(): Promise<ServerHost> {
     queueDepth: 16,
     chunkBytes: 1 << 16,
     sessionCountMax: 2,
+    pathCountMax: 1,
     alwaysInvalidate: true,
     log: SILENT_LOG,
   });
@@ -105,6 +106,7 @@ function startClientlessServer(): Promise<ServerHost> {
     queueDepth: 4,
     chunkBytes: 1 << 16,
     sessionCountMax: 1,
+    pathCountMax: 1,
     alwaysInvalidate: true,
     log: SILENT_LOG,
   });

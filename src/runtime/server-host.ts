@@ -18,10 +18,14 @@ export interface ServerHostOptions {
   /** RTRS port. */
   readonly port: number;
   readonly volumes: readonly VolumeSpec[];
-  /** Requests in flight per session, bytes of each one's buffer, sessions: the bound of memory. */
+  /**
+   * Requests in flight per session, bytes of each one's buffer, sessions, paths of each: the bound
+   * of memory.
+   */
   readonly queueDepth: number;
   readonly chunkBytes: number;
   readonly sessionCountMax: number;
+  readonly pathCountMax: number;
   readonly alwaysInvalidate: boolean;
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
@@ -48,7 +52,7 @@ export class ServerHost {
   readonly port: number;
   readonly backend: Backend;
   readonly volumes: readonly ExportedVolume[];
-  /** Sessions x requests x buffer. */
+  /** Sessions x paths x requests x buffer. */
   readonly memoryBytesMax: number;
   /** Rejects when the server has stopped by a bug of ours. */
   readonly failed: Promise<never>;
@@ -88,6 +92,7 @@ export class ServerHost {
         queueDepth: options.queueDepth,
         chunkBytes: options.chunkBytes,
         sessionCountMax: options.sessionCountMax,
+        pathCountMax: options.pathCountMax,
         alwaysInvalidate: options.alwaysInvalidate,
       },
       rnbd,
@@ -111,7 +116,8 @@ export class ServerHost {
     const failure = new Failure();
     const stack = await Stack.open({
       // With rotating keys every chunk is a region of its own.
-      regionCountMax: REGIONS_BESIDE_CHUNKS + options.sessionCountMax * options.queueDepth,
+      regionCountMax:
+        REGIONS_BESIDE_CHUNKS + options.sessionCountMax * options.pathCountMax * options.queueDepth,
       addresses: options.addresses,
       log: options.log,
       onFailure: (error) => failure.fail(error),
