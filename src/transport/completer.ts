@@ -69,11 +69,14 @@ function onRnrNak(requester: Requester, psn: number, syndrome: number, nowNs: nu
   if (requester.stage === REQUESTER_STAGE.WAIT_RNR) return DROP_REASON.NAK_REPEATED;
   if (!acknowledgeBefore(requester, psn, nowNs)) return onImpliedNak(requester, nowNs);
   if (requester.queue.headIndex === requester.queue.startedIndex) return DROP_REASON.NONE;
+  const { qp } = requester;
   const { counters } = requester.device;
   counters.rnrNaksReceived++;
+  qp.counters.rnrNaksReceived++;
   if (requester.rnrRetriesLeft === 0) {
     counters.retriesExceeded++;
-    requester.qp.failHead(WC_STATUS.RNR_RETRY_EXC_ERR, syndrome);
+    qp.counters.retriesExceeded++;
+    qp.failHead(WC_STATUS.RNR_RETRY_EXC_ERR, syndrome);
     return DROP_REASON.NONE;
   }
   if (requester.rnrRetriesLeft !== RNR_RETRY_FOR_EVER) requester.rnrRetriesLeft--;
@@ -87,9 +90,11 @@ function onRnrNak(requester: Requester, psn: number, syndrome: number, nowNs: nu
 }
 
 function onNak(requester: Requester, psn: number, syndrome: number, nowNs: number): DropReason {
+  const { qp } = requester;
   const { counters } = requester.device;
   if (syndrome === SYNDROME.NAK_PSN_SEQUENCE) {
     counters.sequenceNaksReceived++;
+    qp.counters.sequenceNaksReceived++;
     if (!acknowledgeBefore(requester, psn, nowNs)) return onImpliedNak(requester, nowNs);
     if (requester.isRecovering) return DROP_REASON.NAK_REPEATED;
     startRecovery(requester, nowNs);
@@ -99,21 +104,24 @@ function onNak(requester: Requester, psn: number, syndrome: number, nowNs: numbe
   switch (syndrome) {
     case SYNDROME.NAK_INVALID_REQUEST:
       counters.invalidRequestNaksReceived++;
+      qp.counters.invalidRequestNaksReceived++;
       status = WC_STATUS.REM_INV_REQ_ERR;
       break;
     case SYNDROME.NAK_REMOTE_ACCESS:
       counters.accessNaksReceived++;
+      qp.counters.accessNaksReceived++;
       status = WC_STATUS.REM_ACCESS_ERR;
       break;
     case SYNDROME.NAK_REMOTE_OPERATIONAL:
       counters.operationalNaksReceived++;
+      qp.counters.operationalNaksReceived++;
       status = WC_STATUS.REM_OP_ERR;
       break;
     default:
       return onBadResponse(requester, syndrome);
   }
   if (!acknowledgeBefore(requester, psn, nowNs)) return onImpliedNak(requester, nowNs);
-  requester.qp.failHead(status, syndrome);
+  qp.failHead(status, syndrome);
   return DROP_REASON.NONE;
 }
 
@@ -130,6 +138,7 @@ function onImpliedNak(requester: Requester, nowNs: number): DropReason {
     return DROP_REASON.RESPONSE_AHEAD;
   }
   requester.device.counters.impliedNaks++;
+  requester.qp.counters.impliedNaks++;
   startRecovery(requester, nowNs);
   return DROP_REASON.RESPONSE_AHEAD;
 }

@@ -58,11 +58,15 @@ export const DROP_REASON_NAMES: readonly DropReasonName[] = Object.entries(DROP_
   .map(([name]) => name as DropReasonName);
 
 /**
- * Everything a device counts, since its creation; readers sample, nobody resets. Each number is an
- * integer below 2^53.
+ * What is counted alike for a device and for each of its queue pairs, since its creation; readers
+ * sample, nobody resets. Each number is an integer below 2^53. Bytes are those of UDP payloads: BTH
+ * to ICRC.
  */
-export class DeviceCounters {
-  /** Packets dropped, by `DropReason`; index 0 stays 0. */
+export class TransportCounters {
+  /**
+   * Packets dropped, by `DropReason`; index 0 stays 0. Of a queue pair: those that had passed every
+   * check that an outsider could fail; and `ICRC`, whose packets merely claim to be for it.
+   */
   readonly drops = new Float64Array(DROP_REASON_NAMES.length);
   packetsReceived = 0;
   bytesReceived = 0;
@@ -94,7 +98,6 @@ export class DeviceCounters {
   duplicateRequests = 0;
   /** Work requests given up because retries were exhausted (transport and RNR). */
   retriesExceeded = 0;
-  completionQueueOverflows = 0;
 
   /** Packets dropped for any reason. */
   get dropsTotal(): number {
@@ -102,4 +105,72 @@ export class DeviceCounters {
     for (const count of this.drops) total += count;
     return total;
   }
+}
+
+/** Everything a device counts. Its packets are all that came, whoever sent them. */
+export class DeviceCounters extends TransportCounters {
+  completionQueueOverflows = 0;
+  /**
+   * Packets per port that the ICRC condemned. Only those get so far that name a queue pair of this
+   * device, in a state that takes them, and (RC) come from its peer's address.
+   */
+  readonly portIcrcErrors: Float64Array;
+
+  constructor(portCount = 1) {
+    super();
+    this.portIcrcErrors = new Float64Array(portCount);
+  }
+}
+
+/**
+ * What a queue pair counts. `packetsReceived` are the packets with a right ICRC that were from its
+ * peer and for it, dropped ones included.
+ */
+export class QpCounters extends TransportCounters {}
+
+/** The counters of a queue pair at one moment, each by its name; drops by `DropReasonName`. */
+export type QpCounterValues = {
+  readonly [K in keyof Omit<TransportCounters, "drops" | "dropsTotal">]: number;
+} & {
+  /**
+   * Requests dropped because of a gap before them, or behind a refused one: out of order, or
+   * outside of the window that is expected.
+   */
+  readonly outOfSequence: number;
+  /** Responses to what was never sent, was answered already, or stands behind a missing one. */
+  readonly responsesOutOfWindow: number;
+  /** A hint: the QPN and address that a packet with a wrong ICRC names may be what was spoiled. */
+  readonly icrcErrors: number;
+  /** Reasons that occurred. */
+  readonly drops: Readonly<Partial<Record<DropReasonName, number>>>;
+};
+
+/** Copies counters out, for a reader who keeps them. */
+export function counterValues(counters: QpCounters): QpCounterValues {
+  const { drops, ...numbers } = counters;
+  const of = (...reasons: readonly DropReason[]) =>
+    reasons.reduce<number>((sum, reason) => sum + (drops[reason] as number), 0);
+  return {
+    ...numbers,
+    outOfSequence: of(DROP_REASON.OUT_OF_SEQUENCE),
+    responsesOutOfWindow: of(
+      DROP_REASON.RESPONSE_STALE,
+      DROP_REASON.RESPONSE_UNSENT,
+      DROP_REASON.RESPONSE_AHEAD,
+    ),
+    icrcErrors: of(DROP_REASON.ICRC),
+    drops: dropsByName(drops),
+  };
+}
+
+/** Counts by their reason's name, without those that are 0. */
+export function dropsByName(
+  drops: Float64Array,
+): Readonly<Partial<Record<DropReasonName, number>>> {
+  const named: Partial<Record<DropReasonName, number>> = {};
+  drops.forEach((count, reason) => {
+    const name = DROP_REASON_NAMES[reason];
+    if (count > 0 && name !== undefined) named[name] = count;
+  });
+  return named;
 }

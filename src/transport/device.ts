@@ -46,6 +46,7 @@ import { activeMtuOf, type DeviceOptions } from "./device-options.js";
 import { type Flow, FlowTable } from "./flow.js";
 import { KeyTable } from "./key-table.js";
 import { RxBurst, type TxBatch } from "./link.js";
+import { isFromPeer, reasonOfFault } from "./packet-checks.js";
 import { RxPacket, TURN } from "./packet-io.js";
 import { QP_STATE, QP_TYPE } from "./qp-state.js";
 import { QpCore } from "./queue-pair.js";
@@ -75,7 +76,7 @@ export class Device {
   /** RoCE MTU of each port, from its link MTU by the rule of rxe. */
   readonly activeMtus: readonly number[];
   readonly regions: RegionTable;
-  readonly counters = new DeviceCounters();
+  readonly counters: DeviceCounters;
   /** Queue pairs at once, requests per queue. */
   readonly qpCountMax: number;
   readonly wrCountMax: number;
@@ -92,6 +93,8 @@ export class Device {
   private readonly waitLinks: WaitLinks;
   private readonly sources: SourceTable;
   private readonly packet = new RxPacket();
+  /** Whose the packet under way is, once only the ICRC could show otherwise. */
+  private packetQp: QpCore | null = null;
   /** Queue pairs by index, and the index by QPN. */
   private readonly qps: (QpCore | null)[] = [];
   private readonly qpIndexes: KeyTable;
@@ -117,6 +120,7 @@ export class Device {
     const receiveBytes = Math.min(options.receiveBufferBytes ?? windowBytes, 1 << 30);
     assert(options.addresses.length === options.linkMtus.length, "every address has a link MTU");
     this.addresses = options.addresses;
+    this.counters = new DeviceCounters(options.addresses.length);
     this.activeMtus = options.linkMtus.map(activeMtuOf);
     this.random = options.random.fork("transport");
     this.regions = new RegionTable(
@@ -141,7 +145,12 @@ export class Device {
     this.timers = new TimerHeap(qpCountMax);
   }
 
-  /** Queue pairs that exist. */
+  /** Queue pairs that exist, oldest index first; for readers of their counters. */
+  queuePairs(): QpCore[] {
+    return this.qps.filter((qp) => qp !== null);
+  }
+
+  /** How many queue pairs exist. */
   get qpCount(): number {
     return this.qpCountNow;
   }
@@ -264,9 +273,11 @@ export class Device {
     const { counters } = this;
     counters.packetsReceived++;
     counters.bytesReceived += length;
+    this.packetQp = null;
     const reason = this.receive(nowNs, burst, offset, length);
     if (reason !== DROP_REASON.NONE) {
       counters.drops[reason] = (counters.drops[reason] as number) + 1;
+      this.countQpDrop(reason, burst.port);
     }
     this.isBusy = false;
   }
@@ -401,7 +412,10 @@ export class Device {
     }
     if (!pkeyMatches(bthPkey(view, offset))) return DROP_REASON.PKEY;
     if (!(isRc ? isFromPeer(qp, burst) : qp.port === burst.port)) return DROP_REASON.ADDRESS;
+    this.packetQp = qp;
     if (!this.isIntact(burst, offset, length)) return DROP_REASON.ICRC;
+    qp.counters.packetsReceived++;
+    qp.counters.bytesReceived += length;
 
     const packet = this.packet;
     packet.burst = burst;
@@ -420,6 +434,15 @@ export class Device {
     if (qp.datagrams !== null) return qp.datagrams.onDatagram(packet);
     if (isResponse) return qp.requester ? onResponse(qp.requester, packet, nowNs) : 0;
     return qp.responder ? qp.responder.onRequest(packet) : 0;
+  }
+
+  private countQpDrop(reason: DropReason, port: number): void {
+    if (this.packetQp === null) return;
+    const { drops } = this.packetQp.counters;
+    drops[reason] = (drops[reason] as number) + 1;
+    if (reason !== DROP_REASON.ICRC) return;
+    const { portIcrcErrors } = this.counters;
+    portIcrcErrors[port] = (portIcrcErrors[port] as number) + 1;
   }
 
   private findQp(qpn: number, port: number): QpCore | null {
@@ -471,30 +494,5 @@ export class Device {
       const qpn = randomBelow(this.random, 1 << 24);
       if (qpn > QPN_GSI && qpn !== QPN_MULTICAST && this.qpIndexes.get(qpn) < 0) return qpn;
     }
-  }
-}
-
-function isFromPeer(qp: QpCore, burst: RxBurst): boolean {
-  const { flow } = qp;
-  if (flow === null || flow.port !== burst.port) return false;
-  const peer = flow.destination;
-  return (
-    peer.word3 === burst.source3 &&
-    peer.word2 === burst.source2 &&
-    peer.word1 === burst.source1 &&
-    peer.word0 === burst.source0
-  );
-}
-
-function reasonOfFault(fault: number): DropReason {
-  switch (fault) {
-    case PACKET_FAULT.SHORT:
-      return DROP_REASON.TOO_SHORT;
-    case PACKET_FAULT.VERSION:
-      return DROP_REASON.TRANSPORT_VERSION;
-    case PACKET_FAULT.OPCODE:
-      return DROP_REASON.OPCODE;
-    default:
-      return DROP_REASON.LENGTH;
   }
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 export { CqCore, isReceiveOpcode } from "./completion-queue.js";
 export {
+  counterValues,
   DeviceCounters,
   DROP_REASON,
   DROP_REASON_NAMES,
   type DropReason,
   type DropReasonName,
+  dropsByName,
+  QpCounters,
+  type QpCounterValues,
 } from "./counters.js";
 export { CQ_DEPTH_MAX, Device } from "./device.js";
 export { DEVICE_EVENT, DeviceEvent, type DeviceEventType } from "./device-event.js";

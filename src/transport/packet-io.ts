@@ -2,9 +2,9 @@
 // One packet on its way in or out, in the form in which the stages of the device hand it on.
 
 import { bthPadCount, ICRC_BYTES, PKEY_DEFAULT, padCountOf, writeBth } from "../wire/index.js";
-import type { Device } from "./device.js";
 import type { Flow } from "./flow.js";
 import { RxBurst, type TxBatch } from "./link.js";
+import type { QpCore } from "./queue-pair.js";
 
 /**
  * The received packet that the device is looking at: its shape has been checked, its fields are
@@ -77,7 +77,7 @@ export function beginPacket(
 
 /** Pads, seals with the ICRC and commits the packet of `length` bytes reserved last, at `at`. */
 export function finishPacket(
-  device: Device,
+  qp: QpCore,
   tx: TxBatch,
   flow: Flow,
   at: number,
@@ -85,8 +85,11 @@ export function finishPacket(
 ): void {
   const end = at + length - ICRC_BYTES;
   for (let i = bthPadCount(tx.view, at); i > 0; i--) tx.bytes[end - i] = 0;
+  const { device, counters } = qp;
   device.icrc.write(flow.icrc, tx.bytes, tx.view, at, length, tx.segmentIndex);
   tx.commit();
   device.counters.packetsSent++;
   device.counters.bytesSent += length;
+  counters.packetsSent++;
+  counters.bytesSent += length;
 }

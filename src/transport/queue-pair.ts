@@ -5,6 +5,7 @@
 import { assert, ERRNO, FarpageError } from "../base/index.js";
 import { QKEY_GSI } from "../wire/index.js";
 import type { CqCore } from "./completion-queue.js";
+import { QpCounters } from "./counters.js";
 import type { Device } from "./device.js";
 import { DEVICE_EVENT } from "./device-event.js";
 import { Flow } from "./flow.js";
@@ -91,6 +92,9 @@ export class QpCore {
   hasHeardPeer = false;
   /** The owner's: whatever leads from here to its own object. The device never looks. */
   userContext: unknown = null;
+
+  /** Since its creation; a RESET changes nothing. */
+  readonly counters = new QpCounters();
 
   /** Attributes; see `QpAttributes`. */
   port = 0;

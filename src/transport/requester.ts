@@ -360,6 +360,7 @@ export class Requester {
       this.maxPsn = this.sendPsn;
     } else {
       this.device.counters.packetsRetransmitted++;
+      this.qp.counters.packetsRetransmitted++;
     }
     if (toPacket === queue.packetCounts[slot]) {
       this.sendIndex = (this.sendIndex + 1) | 0;
@@ -426,7 +427,7 @@ export class Requester {
     } else if (!this.gather(slot, packet * mtu, payload, tx, at + headerBytes)) {
       return STEP_BLOCKED;
     }
-    finishPacket(this.device, tx, flow, at, length);
+    finishPacket(qp, tx, flow, at, length);
     return length;
   }
 
@@ -468,7 +469,7 @@ export class Requester {
     } else {
       this.writeAtomicHeader(slot, opcode, at + BTH_BYTES, tx);
     }
-    finishPacket(this.device, tx, flow, at, length);
+    finishPacket(qp, tx, flow, at, length);
     return length;
   }
 

@@ -54,6 +54,7 @@ export function transmitReplies(responder: Responder, tx: TxBatch): Turn {
     if (!sendAck(responder, SYNDROME.ACK_UNLIMITED, psn, tx)) return TURN.FULL;
     responder.isAckDue = false;
     responder.device.counters.acksSent++;
+    responder.qp.counters.acksSent++;
   }
   if (responder.nakSyndrome !== 0 && !sendNak(responder, tx)) return TURN.FULL;
   return TURN.IDLE;
@@ -70,17 +71,22 @@ function sendNak(responder: Responder, tx: TxBatch): boolean {
   const { counters } = device;
   if (isSequence) {
     counters.sequenceNaksSent++;
+    qp.counters.sequenceNaksSent++;
   } else if (syndrome < SYNDROME.NAK_PSN_SEQUENCE) {
     counters.rnrNaksSent++;
+    qp.counters.rnrNaksSent++;
   } else {
     if (syndrome === SYNDROME.NAK_INVALID_REQUEST) {
       counters.invalidRequestNaksSent++;
+      qp.counters.invalidRequestNaksSent++;
       device.raiseQpEvent(qp, DEVICE_EVENT.QP_REQ_ERR);
     } else if (syndrome === SYNDROME.NAK_REMOTE_ACCESS) {
       counters.accessNaksSent++;
+      qp.counters.accessNaksSent++;
       device.raiseQpEvent(qp, DEVICE_EVENT.QP_ACCESS_ERR);
     } else {
       counters.operationalNaksSent++;
+      qp.counters.operationalNaksSent++;
       device.raiseQpEvent(qp, DEVICE_EVENT.QP_FATAL);
     }
     qp.enterError();
@@ -89,14 +95,14 @@ function sendNak(responder: Responder, tx: TxBatch): boolean {
 }
 
 function sendAck(responder: Responder, syndrome: number, psn: number, tx: TxBatch): boolean {
-  const { device, qp } = responder;
+  const { qp } = responder;
   const flow = qp.flow as Flow;
   const length = packetBytes(OPCODE_HEADER_BYTES[RC.ACKNOWLEDGE] as number, 0);
   const at = tx.reserve(flow, length);
   if (at < 0) return false;
   beginPacket(tx, at, RC.ACKNOWLEDGE, false, 0, qp.destinationQpn, false, psn);
   writeAeth(tx.view, at + BTH_BYTES, syndrome, responder.msn);
-  finishPacket(device, tx, flow, at, length);
+  finishPacket(qp, tx, flow, at, length);
   return true;
 }
 
@@ -120,7 +126,7 @@ function sendReply(responder: Responder, slot: number, tx: TxBatch): number {
 }
 
 function sendAtomicAck(responder: Responder, slot: number, tx: TxBatch): number {
-  const { device, qp, resources } = responder;
+  const { qp, resources } = responder;
   const flow = qp.flow as Flow;
   const length = packetBytes(OPCODE_HEADER_BYTES[RC.ATOMIC_ACKNOWLEDGE] as number, 0);
   const at = tx.reserve(flow, length);
@@ -134,7 +140,7 @@ function sendAtomicAck(responder: Responder, slot: number, tx: TxBatch): number 
     resources.originalHighs[slot] as number,
     resources.originalLows[slot] as number,
   );
-  finishPacket(device, tx, flow, at, length);
+  finishPacket(qp, tx, flow, at, length);
   return length;
 }
 
@@ -173,7 +179,7 @@ function sendReadResponse(responder: Responder, slot: number, tx: TxBatch): numb
     const source = (resources.replyOffsets[slot] as number) + position;
     regions.viewCache.copy(tx.bytes, at + headerBytes, regions.bytesOf(region), source, payload);
   }
-  finishPacket(device, tx, flow, at, length);
+  finishPacket(qp, tx, flow, at, length);
   return length;
 }
 

@@ -156,6 +156,7 @@ export class Responder {
 
   private onDuplicate(packet: RxPacket): DropReason {
     this.device.counters.duplicateRequests++;
+    this.qp.counters.duplicateRequests++;
     if ((packet.flags & (OPCODE_FLAG.READ_REQUEST | OPCODE_FLAG.ATOMIC)) !== 0) {
       return repeatReadOrAtomic(this, packet);
     }

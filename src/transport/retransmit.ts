@@ -79,6 +79,7 @@ export function onTimer(requester: Requester, nowNs: number): void {
 function onAckTimeout(requester: Requester, nowNs: number): void {
   const { counters, readWindow } = requester.device;
   counters.timeouts++;
+  requester.qp.counters.timeouts++;
   const window = isReadOldest(requester) ? readWindow : (requester.qp.flow as Flow).window;
   window.collapse(nowNs);
   retry(requester);
@@ -94,6 +95,7 @@ function onProbeTimer(requester: Requester, nowNs: number): void {
     return;
   }
   requester.device.counters.probes++;
+  requester.qp.counters.probes++;
   requester.probeStage = PROBE_STAGE.DUE;
   requester.probeCount++;
   armProbe(requester, nowNs);
@@ -131,6 +133,7 @@ export function onLoss(requester: Requester, nowNs: number): void {
 export function retry(requester: Requester): boolean {
   if (requester.retriesLeft === 0) {
     requester.device.counters.retriesExceeded++;
+    requester.qp.counters.retriesExceeded++;
     requester.qp.failHead(WC_STATUS.RETRY_EXC_ERR, 0);
     return false;
   }

@@ -160,7 +160,7 @@ export class Datagrams {
       // Resolved just now, so no region can have changed.
       queue.sges.gather(slot, this.device.regions, 0, payload, tx.bytes, at + headerBytes);
     }
-    finishPacket(this.device, tx, flow, at, length);
+    finishPacket(qp, tx, flow, at, length);
     this.psn = psnAdd(this.psn, 1);
     return length;
   }

@@ -11,6 +11,7 @@ export {
   QP_STATE_NAMES,
   type QpAttributeName,
   type QpAttributes,
+  type QpCounterValues,
   type QpState,
   type QpStateName,
   RecvWorkRequest,

@@ -2,9 +2,11 @@
 
 import { FarpageError } from "../base/index.js";
 import {
+  counterValues,
   QP_STATE_NAMES,
   type QpAttributes,
   type QpCore,
+  type QpCounterValues,
   type QpState,
   type QpStateName,
   type RecvWorkRequest,
@@ -141,6 +143,14 @@ export class QueuePair extends VerbsObject {
   queryQp(): QpAttributeValues {
     this.assertOpen();
     return this.core.query();
+  }
+
+  /**
+   * What it has counted since its creation, copied: packets and bytes both ways, retransmissions,
+   * NAKs by kind, RNR NAKs, duplicates, drops. Still there after `destroy`.
+   */
+  counters(): QpCounterValues {
+    return counterValues(this.core.counters);
   }
 
   /**
