@@ -1,21 +1,34 @@
 // SPDX-License-Identifier: MIT
-// `farpage attach`: a volume of a server as an NBD endpoint on this machine.
+// `farpage attach`: volumes of a server as an NBD endpoint on this machine.
 
 import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { AttachHost, formatSize, type NbdEndpointAddress, parseRnbdUri } from "../runtime/index.js";
+import {
+  AttachHost,
+  FarpageError,
+  formatSize,
+  type NbdEndpointAddress,
+  parseRnbdUri,
+  type RnbdUri,
+} from "../runtime/index.js";
 import { createLog } from "./log.js";
 import { ATTACH_OPTIONS, checkOptions, defaultDataDirectory } from "./options.js";
 import type { Reporter } from "./reporter.js";
 import { type StopCause, StopSignal } from "./signals.js";
 
-export async function runAttach(uri: string, raw: unknown, reporter: Reporter): Promise<void> {
+export async function runAttach(
+  uris: readonly string[],
+  raw: unknown,
+  reporter: Reporter,
+): Promise<void> {
   const options = checkOptions(ATTACH_OPTIONS, raw);
   const stop = new StopSignal();
-  const target = parseRnbdUri(uri);
+  const [target, ...more] = sameServer(uris);
   const attached = await AttachHost.start({
     addresses: options.address,
     target,
+    moreVolumes: more.map(({ volume }) => volume),
+    nbdConnectionCountMax: options.nbdConnections,
     nbd: options.nbd ?? socketIn(options.data ?? defaultDataDirectory(), target.volume),
     readOnly: options.readonly,
     connectionCount: options.connections,
@@ -26,10 +39,7 @@ export async function runAttach(uri: string, raw: unknown, reporter: Reporter): 
     backend: options.backend,
     segmentation: options.segmentation,
     log: createLog(options),
-    onSession: (up) =>
-      up
-        ? reporter.event("connected", {}, "connected again")
-        : reporter.event("disconnected", {}, "the server is gone; requests wait until it is back"),
+    onSession: (up, text) => reporter.event(up ? "connected" : "disconnected", { text }, text),
   });
   reporter.event("ready", attachedFields(attached), attachedText(attached));
   let signal: StopCause;
@@ -44,11 +54,47 @@ export async function runAttach(uri: string, raw: unknown, reporter: Reporter): 
   reporter.event("stopped", { signal }, "detached");
 }
 
-/** The socket's place when nobody names one. */
+/** One session has one server: all URIs must name the same, each another volume of it. */
+function sameServer(uris: readonly string[]): [RnbdUri, ...RnbdUri[]] {
+  const targets = uris.map(parseRnbdUri) as [RnbdUri, ...RnbdUri[]];
+  const serverOf = ({ addresses, port }: RnbdUri) => `${addresses.join(",")} port ${port}`;
+  const names = new Set<string>();
+  for (const target of targets) {
+    if (serverOf(target) !== serverOf(targets[0])) {
+      throw new FarpageError(
+        "EINVAL",
+        `one attach has one server, but ${serverOf(targets[0])} and ${serverOf(target)} are ` +
+          "named: start another farpage attach, with an --address of its own, for the other",
+      );
+    }
+    if (names.has(target.volume)) {
+      throw new FarpageError("EINVAL", `volume "${target.volume}" is named twice`);
+    }
+    names.add(target.volume);
+  }
+  return targets;
+}
+
+/** Bytes that the path of a socket may have (sun_path of unix(7), without its NUL). */
+const SOCKET_PATH_BYTES_MAX = 107;
+
+/**
+ * The socket's place when nobody names one.
+ * @throws FarpageError ENAMETOOLONG when such a path can't be.
+ */
 export function socketIn(directory: string, volume: string): NbdEndpointAddress {
   const folder = resolve(directory);
+  const path = join(folder, `${volume.replace(/[^\w.-]/g, "_")}.sock`);
+  const bytes = Buffer.byteLength(path);
+  if (bytes > SOCKET_PATH_BYTES_MAX) {
+    throw new FarpageError(
+      "ENAMETOOLONG",
+      `the NBD socket would be "${path}", ${bytes} bytes, but the path of a socket can have ` +
+        `${SOCKET_PATH_BYTES_MAX}: name a shorter one with --nbd unix:PATH, or use --nbd tcp:HOST`,
+    );
+  }
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  return { kind: "unix", path: join(folder, `${volume.replace(/[^\w.-]/g, "_")}.sock`) };
+  return { kind: "unix", path };
 }
 
 export function attachedFields(attached: AttachHost): Readonly<Record<string, unknown>> {
@@ -58,16 +104,18 @@ export function attachedFields(attached: AttachHost): Readonly<Record<string, un
     volume: attached.volume,
     sizeBytes: attached.sizeBytes,
     readOnly: attached.readOnly,
+    volumes: attached.volumes.map(({ nbdUri, ...volume }) => ({ ...volume, nbd: nbdUri })),
     memoryBytesMax: attached.memoryBytesMax,
     backend: attached.backend,
   };
 }
 
 export function attachedText(attached: AttachHost): string {
-  const access = attached.readOnly ? ", read-only" : "";
-  return [
-    `${attached.volume}: ${formatSize(attached.sizeBytes)}${access}`,
-    `memory for requests: up to ${formatSize(attached.memoryBytesMax)}`,
-    `NBD: ${attached.nbdUri}`,
-  ].join("\n");
+  const { volumes } = attached;
+  const memory = `memory for requests: up to ${formatSize(attached.memoryBytesMax)}`;
+  const lines = volumes.map(
+    ({ name, sizeBytes, readOnly }) =>
+      `${name}: ${formatSize(sizeBytes)}${readOnly ? ", read-only" : ""}`,
+  );
+  return [...lines, memory, ...volumes.map(({ nbdUri }) => `NBD: ${nbdUri}`)].join("\n");
 }

@@ -50,19 +50,25 @@ function common(command: Command): Command {
     );
 }
 
+/** What the commands with an NBD endpoint share. */
+function endpoint(command: Command): Command {
+  return command
+    .option("--nbd <endpoint>", "where NBD clients connect: unix:PATH or tcp:HOST:PORT")
+    .option("--nbd-connections <n>", "NBD clients at once; each has buffers of its own", "16");
+}
+
 const program = new Command("farpage")
   .description("An RDMA host in user space: disks over RoCEv2, on any machine with a UDP socket")
   .version(packageJson.version)
   .showHelpAfterError("(try farpage --help)")
   .configureHelp({ showGlobalOptions: true });
 
-common(program.command("up"))
+endpoint(common(program.command("up")))
   .description(
     "everything on one machine: a server, a client and an NBD endpoint, for a first look",
   )
   .option("--data <dir>", "where the volume and the socket go (default: the user's state folder)")
   .option("--size <size>", "size of the volume when it is made", "1G")
-  .option("--nbd <endpoint>", "where NBD clients connect: unix:PATH or tcp:HOST:PORT")
   .option("--address <ip>", "two loopback addresses, server's and client's", collect)
   .action((options) => run(options.json, (reporter) => runUp(options, reporter)));
 
@@ -90,13 +96,12 @@ common(program.command("serve"))
   )
   .action((options) => run(options.json, (reporter) => runServe(options, reporter)));
 
-common(program.command("attach"))
-  .description("a volume of a server as an NBD endpoint here")
-  .argument("<uri>", "rnbd://IP[,IP…][:PORT]/NAME")
+endpoint(common(program.command("attach")))
+  .description("volumes of a server as an NBD endpoint here")
+  .argument("<uri...>", "rnbd://IP[,IP…][:PORT]/NAME; several of one server may be named")
   .requiredOption("--address <ip>", "local address to connect from; may be repeated", collect)
-  .option("--nbd <endpoint>", "where NBD clients connect: unix:PATH or tcp:HOST:PORT")
   .option("--data <dir>", "folder of the NBD socket when --nbd is not given")
-  .option("--readonly", "open the volume for reading only", false)
+  .option("--readonly", "open the volumes for reading only", false)
   .option("--connections <n>", "RC connections that carry requests", "1")
   .option(
     "--session <name>",
@@ -117,7 +122,7 @@ common(program.command("attach"))
     onOff,
     true,
   )
-  .action((uri, options) => run(options.json, (reporter) => runAttach(uri, options, reporter)));
+  .action((uris, options) => run(options.json, (reporter) => runAttach(uris, options, reporter)));
 
 common(program.command("bench"))
   .description("bandwidth, latency and message rate of RDMA, between two processes over loopback")

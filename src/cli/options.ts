@@ -28,6 +28,9 @@ const wholeNumber = (min: number, max: number) =>
     .transform(Number)
     .pipe(z.number().min(min).max(max));
 
+/** Both commands with an NBD endpoint have it. */
+const nbdConnections = wholeNumber(1, 4096);
+
 const seconds = z
   .string()
   .regex(/^\d+(\.\d+)?$/, "not a number of seconds")
@@ -53,6 +56,7 @@ export const UP_OPTIONS = z.object({
   data: z.string().optional(),
   size: parsed(parseSize),
   nbd: parsed(parseNbdEndpoint).optional(),
+  nbdConnections,
   address: z.array(address).length(2, "two addresses are wanted: server, client").optional(),
 });
 
@@ -75,6 +79,7 @@ export const ATTACH_OPTIONS = z.object({
   ...COMMON,
   address: z.array(address).min(1),
   nbd: parsed(parseNbdEndpoint).optional(),
+  nbdConnections,
   data: z.string().optional(),
   readonly: z.boolean(),
   connections: wholeNumber(1, 64),

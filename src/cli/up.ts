@@ -62,6 +62,7 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
       addresses: [addresses[1]],
       target: { addresses: [addresses[0]], port: 1234, volume: VOLUME },
       nbd: options.nbd ?? socketIn(folder, VOLUME),
+      nbdConnectionCountMax: options.nbdConnections,
       connectTimeoutMs: 20_000,
       backend: options.backend,
       segmentation: options.segmentation,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A client host: one volume of a server, as an NBD endpoint on this machine.
+// A client host: volumes of a server, as an NBD endpoint on this machine. All of them are devices
+// of one session, and exports of one endpoint.
 
 import { hostname } from "node:os";
 import { FarpageError, type IpAddress } from "../base/index.js";
@@ -15,13 +16,17 @@ import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
 import { NbdEndpoint } from "./nbd-endpoint.js";
 import { Stack } from "./stack.js";
-import { type NbdEndpointAddress, nbdUri, type RnbdUri } from "./uri.js";
+import { formatSize, type NbdEndpointAddress, nbdUri, type RnbdUri } from "./uri.js";
 
 export interface AttachHostOptions {
   readonly addresses: readonly IpAddress[];
   readonly target: RnbdUri;
+  /** Further volumes of the same server, opened in the same session; no name twice. */
+  readonly moreVolumes?: readonly string[];
   readonly nbd: NbdEndpointAddress;
   readonly readOnly?: boolean;
+  /** NBD clients served at once, 1 .. 4,096, default 16: the bound of memory. */
+  readonly nbdConnectionCountMax?: number;
   /** RC connections that carry requests, default 1. */
   readonly connectionCount?: number;
   /** Give the server a key to a read's buffer only while the read is under way (default). */
@@ -36,8 +41,11 @@ export interface AttachHostOptions {
    * How long clients, the last flush and the server each get when the host closes, default 10,000.
    */
   readonly closeTimeoutMs?: number;
-  /** The session is lost (false), or is back (true). */
-  readonly onSession?: (up: boolean) => void;
+  /**
+   * The session is lost (false), or is back (true), and what that means in a sentence. Where nobody
+   * listens the log says it.
+   */
+  readonly onSession?: (up: boolean, text: string) => void;
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
@@ -50,9 +58,18 @@ const BUSY_RETRY_MS = 12_000;
 const BUSY_PAUSE_MS = 500;
 const CLOSE_TIMEOUT_MS = 10_000;
 
+/** A volume that is attached. */
+export interface AttachedVolume {
+  readonly name: string;
+  readonly nbdUri: string;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+}
+
 export class AttachHost {
   readonly addresses: readonly IpAddress[];
   readonly backend: Backend;
+  /** Of the first volume, as `readOnly`, `nbdUri` and `sizeBytes`; `volumes` has all. */
   readonly volume: string;
   readonly readOnly: boolean;
   readonly nbdUri: string;
@@ -62,7 +79,7 @@ export class AttachHost {
   readonly failed: Promise<never>;
   private readonly stack: Stack;
   private readonly client: RnbdClient;
-  private readonly device: RnbdDevice;
+  private readonly devices: readonly RnbdDevice[];
   private readonly endpoint: NbdEndpoint;
   private readonly log: Log;
   private readonly closeTimeoutMs: number;
@@ -71,7 +88,7 @@ export class AttachHost {
     readonly options: AttachHostOptions;
     readonly stack: Stack;
     readonly client: RnbdClient;
-    readonly device: RnbdDevice;
+    readonly devices: readonly RnbdDevice[];
     readonly endpoint: NbdEndpoint;
     readonly failure: Failure;
   }) {
@@ -83,8 +100,8 @@ export class AttachHost {
     this.stack = stack;
     this.backend = stack.backend;
     this.client = parts.client;
-    this.device = parts.device;
-    this.readOnly = parts.device.limits.readOnly;
+    this.devices = parts.devices;
+    this.readOnly = this.first.limits.readOnly;
     this.endpoint = endpoint;
     this.memoryBytesMax = endpoint.server.memoryBytes;
     this.nbdUri = nbdUri(endpoint.listener.address, this.volume);
@@ -92,14 +109,28 @@ export class AttachHost {
   }
 
   get sizeBytes(): number {
-    return this.device.limits.sizeBytes;
+    return this.first.limits.sizeBytes;
+  }
+
+  /** The volumes, in the order in which they were asked for. */
+  get volumes(): AttachedVolume[] {
+    return this.devices.map(({ name, limits }) => ({
+      name,
+      nbdUri: nbdUri(this.endpoint.listener.address, name),
+      sizeBytes: limits.sizeBytes,
+      readOnly: limits.readOnly,
+    }));
+  }
+
+  private get first(): RnbdDevice {
+    return this.devices[0] as RnbdDevice;
   }
 
   /**
-   * Connects, opens the volume and listens for NBD clients.
+   * Connects, opens the volumes and listens for NBD clients.
    * @throws FarpageError ETIMEDOUT (server unreachable), ECONNREFUSED (nobody serves there), ENOENT
-   *   (no such volume), EPERM (somebody else writes it), EADDRINUSE, EACCES, and as `Stack.open`
-   *   does.
+   *   (no such volume), EPERM (somebody else writes it), EADDRINUSE, EACCES, EEXIST (a volume
+   *   twice), EINVAL, and as `Stack.open` does.
    */
   static async start(options: AttachHostOptions): Promise<AttachHost> {
     const failure = new Failure();
@@ -115,14 +146,20 @@ export class AttachHost {
       // Before the server is bothered: a taken socket is the commonest mistake.
       listener = await listenStream(options.nbd, { poller: stack.poller, backend: stack.backend });
       const client = openClient(options, stack, failure);
-      const device = await openVolume(options, stack, client, failure);
+      const devices = await openVolumes(options, stack, client, failure);
       const exports = new NbdExports();
-      exports.add(options.target.volume, device, `rnbd volume on ${options.target.addresses[0]}`);
-      const server = new NbdServer({ exports, memory: stack.memory });
+      for (const device of devices) {
+        exports.add(device.name, device, `rnbd volume on ${options.target.addresses[0]}`);
+        warnOfResize(device, options.log);
+      }
+      const { nbdConnectionCountMax } = options;
+      const limits =
+        nbdConnectionCountMax === undefined ? {} : { connectionCountMax: nbdConnectionCountMax };
+      const server = new NbdServer({ exports, memory: stack.memory, limits });
       for (const memory of server.memories) client.registerMemory(memory);
       const endpoint = new NbdEndpoint(server, listener, options.log);
       stack.lane.add(endpoint);
-      return new AttachHost({ options, stack, client, device, endpoint, failure });
+      return new AttachHost({ options, stack, client, devices, endpoint, failure });
     } catch (error) {
       listener?.close();
       await stack.close();
@@ -131,20 +168,26 @@ export class AttachHost {
   }
 
   /**
-   * Finishes the requests under way, flushes, closes the volume and the session. Where the server
+   * Finishes the requests under way, flushes, closes the volumes and the session. Where the server
    * is away, what waits for it is given up after a while, and the log says so.
    */
   async close(): Promise<void> {
     this.endpoint.drain();
     this.stack.lane.wake();
     const drained = await this.stack.until(() => this.endpoint.isIdle, this.closeTimeoutMs);
-    if (!drained) this.log.error("requests were still waiting for the server; they are lost");
-    if (drained && !this.readOnly && this.client.isConnected) {
+    if (!drained) {
+      this.log.error("requests were still waiting for the server; they are lost");
+      this.endpoint.abort();
+    } else if (this.client.isConnected) {
       // The server may go away meanwhile, and a flush would wait for its return.
-      const flushed = this.stack.flush(this.device, this.closeTimeoutMs);
-      await flushed.catch((error: Error) => this.log.error(error.message));
+      const written = this.devices.filter(({ limits }) => !limits.readOnly);
+      const flushes = written.map((device) => this.stack.flush(device, this.closeTimeoutMs));
+      for (const flushed of await Promise.allSettled(flushes)) {
+        if (flushed.status === "rejected") this.log.error((flushed.reason as Error).message);
+      }
     }
-    if (this.device.inflight === 0) {
+    this.endpoint.sayUnsaid();
+    if (this.devices.every(({ inflight }) => inflight === 0)) {
       this.client.close();
       this.stack.lane.wake();
       await this.stack.until(() => this.client.isClosed, this.closeTimeoutMs);
@@ -154,7 +197,7 @@ export class AttachHost {
 }
 
 function openClient(options: AttachHostOptions, stack: Stack, failure: Failure): RnbdClient {
-  const { target, log } = options;
+  const { target } = options;
   const destination = target.addresses[0] as IpAddress;
   const source = stack.addresses.find((own) => own.family === destination.family);
   if (source === undefined) {
@@ -179,31 +222,60 @@ function openClient(options: AttachHostOptions, stack: Stack, failure: Failure):
       ...(options.ioTimeoutMs === undefined ? {} : { ioTimeoutNs: options.ioTimeoutMs * 1e6 }),
     },
   );
-  let wasUp = false;
-  let lastRefusal = "";
-  client.onUp = () => {
-    lastRefusal = "";
-    if (wasUp) {
-      log.info(`session with ${destination} is back`);
-      options.onSession?.(true);
-    }
-    wasUp = true;
-  };
-  client.onDown = () => {
-    log.warn(`session with ${destination} lost; requests wait`);
-    options.onSession?.(false);
-  };
-  client.onRefused = (device, error) => {
-    const fate = device.state === "CLOSED" ? "all requests fail; attach it anew" : "requests wait";
-    const refusal = `${destination}: ${error.message}; ${fate}`;
-    // It is asked for each second.
-    if (refusal !== lastRefusal) log.warn(refusal);
-    lastRefusal = refusal;
-  };
+  tellOfSession(client, options, destination);
   client.onFailed = (error) => failure.fail(error);
   client.connect();
   stack.lane.add(client);
   return client;
+}
+
+/** Has people told what the session and its devices go through. */
+function tellOfSession(client: RnbdClient, options: AttachHostOptions, server: IpAddress): void {
+  const { log, ioTimeoutMs } = options;
+  const waiting =
+    ioTimeoutMs === undefined
+      ? "requests wait until it is back"
+      : `requests wait for ${ioTimeoutMs / 1000} s, then fail with ETIMEDOUT`;
+  const refusals = new Map<string, string>();
+  let wasUp = false;
+  client.onUp = () => {
+    refusals.clear();
+    const text = `connected to ${server} again`;
+    if (!wasUp) wasUp = true;
+    else if (options.onSession === undefined) log.info(text);
+    else options.onSession(true, text);
+  };
+  client.onDown = () => {
+    const text = `lost the session with ${server}; ${waiting}`;
+    if (options.onSession === undefined) log.warn(text);
+    else options.onSession(false, text);
+  };
+  client.onRefused = (device, error) => {
+    const fate = device.state === "CLOSED" ? "all requests fail; attach it anew" : waiting;
+    const refusal = `${server}: ${error.message}; ${fate}`;
+    // It is asked for each second.
+    if (refusals.get(device.name) !== refusal) log.warn(refusal);
+    refusals.set(device.name, refusal);
+  };
+}
+
+/** NBD can't tell its clients: those that are connected go on with the old size. */
+function warnOfResize(device: RnbdDevice, log: Log): void {
+  let oldBytes = device.limits.sizeBytes;
+  device.onResize = () => {
+    const newBytes = device.limits.sizeBytes;
+    const less = newBytes < oldBytes ? ", and what lay behind the end is gone" : "";
+    log.warn(
+      `volume "${device.name}" has another size now: ${sizeText(newBytes)}, before ` +
+        `${sizeText(oldBytes)}${less}; nbd clients see it when they connect anew`,
+    );
+    oldBytes = newBytes;
+  };
+}
+
+/** Sizes that differ must not look the same. */
+function sizeText(bytes: number): string {
+  return `${formatSize(bytes)} (${bytes} bytes)`;
 }
 
 /** Unique on the server and telling people whose it is; RTRS allows neither "." nor "/". */
@@ -214,25 +286,47 @@ function defaultSessionName(random: number): string {
   return `${name}-${random.toString(16).padStart(8, "0")}`;
 }
 
-async function openVolume(
+/** Opens all volumes, or none: an error says which could not be had. */
+async function openVolumes(
   options: AttachHostOptions,
   stack: Stack,
   client: RnbdClient,
   failure: Failure,
+): Promise<RnbdDevice[]> {
+  const startMs = performance.now();
+  const names = [options.target.volume, ...(options.moreVolumes ?? [])];
+  const devices: RnbdDevice[] = [];
+  for (const name of names) {
+    devices.push(await openVolume(name, options, { stack, client, failure, startMs }));
+  }
+  return devices;
+}
+
+/** What opening a volume needs; `startMs` is when the attempt to attach began. */
+interface Opening {
+  readonly stack: Stack;
+  readonly client: RnbdClient;
+  readonly failure: Failure;
+  readonly startMs: number;
+}
+
+async function openVolume(
+  name: string,
+  options: AttachHostOptions,
+  { stack, client, failure, startMs }: Opening,
 ): Promise<RnbdDevice> {
   const { target } = options;
   const server = `${target.addresses[0]} port ${target.port}`;
   const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-  const startMs = performance.now();
   for (;;) {
     const leftMs = timeoutMs - (performance.now() - startMs);
     try {
       return await Promise.race([
-        openOnce(options, stack, client),
+        openOnce(name, options, stack, client),
         failure.promise,
         timeout(leftMs, () =>
           client.isConnected
-            ? `${server} does not answer the request to open "${target.volume}"`
+            ? `${server} does not answer the request to open "${name}"`
             : `${server} can't be reached${reasonOf(client)}: is farpage serve running there, ` +
               "and UDP port 4791 open?",
         ),
@@ -241,7 +335,7 @@ async function openVolume(
       const isBusy = error instanceof FarpageError && error.code === "EPERM";
       const waitedMs = performance.now() - startMs + BUSY_PAUSE_MS;
       if (!isBusy || waitedMs > Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS)) {
-        throw explain(error, target.volume, server);
+        throw explain(error, name, server);
       }
       await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
     }
@@ -249,13 +343,14 @@ async function openVolume(
 }
 
 function openOnce(
+  name: string,
   options: AttachHostOptions,
   stack: Stack,
   client: RnbdClient,
 ): Promise<RnbdDevice> {
   return new Promise((resolve, reject) => {
     const access = options.readOnly === true ? RNBD_ACCESS.RO : RNBD_ACCESS.RW;
-    client.open(options.target.volume, access, (error, device) => {
+    client.open(name, access, (error, device) => {
       if (device !== null) resolve(device);
       else reject(error);
     });

@@ -5,6 +5,7 @@ import type { Machine } from "../base/index.js";
 import type { NbdConnection, NbdServer } from "../nbd/index.js";
 import type { OsStream, StreamListener } from "../os/index.js";
 import type { Log } from "./log.js";
+import { RepeatedWarning } from "./repeated-warning.js";
 
 interface Client {
   readonly stream: OsStream;
@@ -15,6 +16,7 @@ export class NbdEndpoint implements Machine {
   readonly listener: StreamListener;
   readonly server: NbdServer;
   private readonly log: Log;
+  private readonly turnedAway: RepeatedWarning;
   private readonly clients: Client[] = [];
   private draining = false;
 
@@ -22,6 +24,7 @@ export class NbdEndpoint implements Machine {
     this.server = server;
     this.listener = listener;
     this.log = log;
+    this.turnedAway = new RepeatedWarning(log);
   }
 
   /** No connection is open and no request at the device. */
@@ -56,13 +59,29 @@ export class NbdEndpoint implements Machine {
     this.server.shutdown();
   }
 
+  /** Closes every connection at once, whatever it has begun. Call `drain` first. */
+  abort(): void {
+    for (const { connection } of this.clients) connection.close();
+    this.clients.length = 0;
+  }
+
+  /** Logs what was counted and not said yet. */
+  sayUnsaid(): void {
+    this.turnedAway.flush();
+  }
+
   private accept(nowNs: number): void {
     for (;;) {
       const stream = this.listener.accept();
       if (stream === null) return;
       const connection = this.server.accept(stream, nowNs);
       if (connection === null) {
-        this.log.warn(`nbd client ${stream.peer} turned away: too many connections`);
+        const { connectionCountMax } = this.server.limits;
+        this.turnedAway.say(
+          "",
+          `nbd client ${stream.peer} turned away: ${connectionCountMax} are connected, and no ` +
+            "more are taken (--nbd-connections)",
+        );
         continue;
       }
       this.log.debug(`nbd client ${stream.peer} connected`);

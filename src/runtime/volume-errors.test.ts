@@ -19,7 +19,8 @@ describe("a volume's I/O errors", () => {
     volume.onDeviceError?.(BLOCK_OPERATION.READ, ERRNO.EINVAL);
     expect(said).toEqual([
       'volume "disk" (/srv/disk.img): write failed with ENOSPC: no space is left where it lies',
-      'volume "disk" (/srv/disk.img): flush failed with EIO: the disk failed, or the file was cut short',
+      'volume "disk" (/srv/disk.img): flush failed with EIO: ' +
+        "the disk failed, or the file was cut short",
     ]);
     warning.flush();
     expect(said[2]).toMatch(/^volume "disk" .*ENOSPC.* \(2 more in \d+ s\)$/);

@@ -206,6 +206,36 @@ describe("usual mistakes", () => {
     },
   );
 
+  it("several URIs: of one server, each another volume, a socket whose path fits", async () => {
+    const data = folder();
+    const base = ["--address", CLIENT, "--data", data];
+    const two = [`rnbd://${SERVER}/a`, "rnbd://127.0.0.94/b"];
+    const elsewhere = await failure(["attach", ...two, ...base]);
+    expect(elsewhere).toMatchObject({ code: "EINVAL" });
+    expect(elsewhere.text).toContain("one attach has one server");
+    const twice = [`rnbd://${SERVER}/a`, `rnbd://${SERVER}:1234/a`];
+    expect((await failure(["attach", ...twice, ...base])).text).toContain("named twice");
+    const long = await failure(["attach", `rnbd://${SERVER}/${"n".repeat(120)}`, ...base]);
+    expect(long).toMatchObject({ code: "ENAMETOOLONG" });
+    expect(long.text).toContain("--nbd");
+  });
+
+  it.runIf(has("nbdinfo"))("several volumes: one endpoint, nbdinfo finds both", async () => {
+    const data = folder();
+    await serve("a=memory:1M", ["--volume", "b=memory:3M"]);
+    const uris = [`rnbd://${SERVER}/a`, `rnbd://${SERVER}/b`];
+    const more = ["--address", CLIENT, "--data", data, "--nbd-connections", "2"];
+    const ready = await new Farpage(["attach", ...uris, ...more]).event("ready");
+    const volumes = ready["volumes"] as { name: string; nbd: string }[];
+    expect(volumes.map(({ name }) => name)).toEqual(["a", "b"]);
+    expect(volumes[0]?.nbd).toBe(ready["nbd"]);
+    expect(Number(ready["memoryBytesMax"])).toBeLessThan(32 << 20);
+    for (const [index, mebibytes] of [1, 3].entries()) {
+      const { stdout } = await run("nbdinfo", ["--size", String(volumes[index]?.nbd)]);
+      expect(Number(stdout)).toBe(mebibytes << 20);
+    }
+  });
+
   it("one file served twice", async () => {
     const data = folder();
     await serve(`v=${data}/disk,size=1M`);
