@@ -82,6 +82,10 @@ export function parseVolume(text: string): VolumeSpec {
   }
   if (rest === "") throw invalid(`volume "${text}": the path is empty; write ${VOLUME_USAGE}`);
   if (rest.startsWith("memory:")) {
+    const [, word] = /,([^,]*)$/.exec(rest) ?? [];
+    if (word !== undefined) {
+      throw invalid(`volume "${name}": there is no option "${word}"; write ${VOLUME_USAGE}`);
+    }
     sizeBytes = parseSize(rest.slice(7));
     rest = "";
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A server's volumes, opened: files and block special files through `os/`, or memory.
 
-import { readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { type BigIntStats, readFileSync, statSync } from "node:fs";
 import { FarpageError, type Random } from "../base/index.js";
 import { type BlockDevice, FileDevice, MemoryDevice } from "../block/index.js";
 import { openBlockFile } from "../os/index.js";
@@ -23,8 +24,8 @@ const FILE_QUEUE_DEPTH = 64;
 /**
  * Opens every volume.
  * @param log hears of sizes that are not to be had: a file that is there keeps its own.
- * @throws FarpageError ENOENT, EACCES, EBUSY (another server has it), EINVAL; nothing stays open
- *   then.
+ * @throws FarpageError ENOENT, EACCES, EBUSY (another server has it, or another of these volumes),
+ *   EEXIST (a name twice), EINVAL; nothing stays open then.
  */
 export async function openVolumes(
   specs: readonly VolumeSpec[],
@@ -37,6 +38,7 @@ export async function openVolumes(
       if (open.some((other) => other.spec.name === spec.name)) {
         throw new FarpageError("EEXIST", `two volumes are called "${spec.name}"`);
       }
+      checkFile(spec, open);
       const volume =
         spec.path === null ? openMemory(spec, stack) : await openFile(spec, spec.path, stack);
       open.push(volume);
@@ -50,6 +52,49 @@ export async function openVolumes(
     for (const volume of open) volume.device.close();
     throw error;
   }
+}
+
+/**
+ * Refuses the mistakes that would otherwise be told of as something else.
+ * @throws FarpageError EINVAL for a misspelt option, which would be a part of the path; EBUSY for a
+ *   file that an earlier volume has, which only readers can share.
+ */
+function checkFile({ name, path, readOnly }: VolumeSpec, earlier: readonly OpenVolume[]): void {
+  if (path === null) return;
+  const stats = statOf(path);
+  const [, word] = /,([a-z][a-z_-]*)(=[^,/]*)?$/i.exec(path) ?? [];
+  if (stats === null && word !== undefined) {
+    throw new FarpageError(
+      "EINVAL",
+      `volume "${name}": there is no option "${word}" (but size=SIZE and readonly), and no file ` +
+        `"${path}" either`,
+    );
+  }
+  if (stats === null) return;
+  for (const { spec } of earlier) {
+    if (spec.path === null || (spec.readOnly && readOnly)) continue;
+    if (!isSameDisk(statOf(spec.path), stats)) continue;
+    throw new FarpageError(
+      "EBUSY",
+      `volumes "${spec.name}" and "${name}" are the same file, "${path}": only volumes that are ` +
+        "readonly can share one",
+    );
+  }
+}
+
+function statOf(path: string): BigIntStats | null {
+  try {
+    return statSync(path, { bigint: true, throwIfNoEntry: false }) ?? null;
+  } catch {
+    return null; // Whoever opens it says what is wrong.
+  }
+}
+
+/** One block device can have several special files. */
+function isSameDisk(a: BigIntStats | null, b: BigIntStats): boolean {
+  if (a === null) return false;
+  if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
+  return a.dev === b.dev && a.ino === b.ino;
 }
 
 function openMemory(spec: VolumeSpec, stack: Stack): OpenVolume {
@@ -78,21 +123,26 @@ async function openFile(spec: VolumeSpec, path: string, stack: Stack): Promise<O
     queueDepth: FILE_QUEUE_DEPTH,
     memory: stack.memory,
   });
-  return { spec, device, epoch: bootEpoch() ?? randomEpoch(stack.random) };
+  return { spec, device, epoch: fileEpoch(path) ?? randomEpoch(stack.random) };
 }
 
-/** The kernel's page cache outlives this process but not a boot: the boot's id names it. */
-function bootEpoch(): { high: number; low: number } | null {
+/**
+ * The kernel's page cache outlives this process but not a boot, which its id names; nor does the
+ * cache of one file help another that was put in its place. (Not the number of the file system's
+ * device, which may be another after a boot.)
+ */
+function fileEpoch(path: string): { high: number; low: number } | null {
   try {
-    const id = readFileSync("/proc/sys/kernel/random/boot_id", "latin1").replaceAll("-", "");
-    const high = Number.parseInt(id.slice(0, 8), 16);
-    const low = Number.parseInt(id.slice(8, 16), 16);
-    return Number.isNaN(high + low) || high + low === 0 ? null : { high, low };
+    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+    const stats = statSync(path, { bigint: true });
+    const file = stats.isBlockDevice() ? stats.rdev : `${stats.ino} ${stats.birthtimeNs}`;
+    const digest = createHash("sha256").update(`${boot} ${file}`).digest();
+    return { high: digest.readUInt32LE(0), low: (digest.readUInt32LE(4) | 1) >>> 0 };
   } catch {
     return null;
   }
 }
 
 function randomEpoch(random: Random): { high: number; low: number } {
-  return { high: random.nextU32(), low: random.nextU32() | 1 };
+  return { high: random.nextU32(), low: (random.nextU32() | 1) >>> 0 };
 }
