@@ -108,6 +108,11 @@ export class ConnectionTable {
     return oldest.done === true ? null : oldest.value;
   }
 
+  /** A lingering connection is the newest of them again. */
+  renewLingering(connection: Connection): void {
+    if (this.lingering.delete(connection)) this.lingering.add(connection);
+  }
+
   halfOpenCountOf(source: IpAddress): number {
     return this.halfOpenBySource.get(source.toString()) ?? 0;
   }

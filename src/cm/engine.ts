@@ -217,6 +217,16 @@ export class CmEngine {
     this.linger(connection, this.tuning.lingerNs);
   }
 
+  /**
+   * A peer has asked again for the last word of an exchange: it is kept as long again, or the next
+   * repetition would look like a new request.
+   */
+  lingerOn(connection: Connection): void {
+    if (connection.state !== "ANSWERED") return;
+    this.table.renewLingering(connection);
+    this.startClock(connection, this.tuning.lingerNs);
+  }
+
   /** Timewait is over. A passive side still knows old REQs: they must not look like new ones. */
   exitTimewait(connection: Connection): void {
     this.raise(connection, "TIMEWAIT_EXIT");

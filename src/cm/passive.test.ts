@@ -395,6 +395,23 @@ describe("duplicates and strays (rocev2 facts section 19)", () => {
     script.requested();
   });
 
+  it("REQ again and again after a REJ that never arrives → the REJ, never a second event", () => {
+    const script = new Script();
+    const id = script.requested();
+    id.reject();
+    id.destroy();
+    script.pump();
+    script.expect({ sent: ["REJ 28 CONSUMER_REJECT of REQ"] });
+    // Linux asks for 98 s: longer than we keep an answer that nobody asks for.
+    for (let repeat = 0; repeat < 16; repeat++) {
+      script.wait(6_144 * MS);
+      script.say(reqFrom());
+      script.expect({ sent: ["REJ 28 CONSUMER_REJECT of REQ"] });
+    }
+    script.wait(15_000 * MS);
+    expect(script.host.cm.liveCount).toBe(1);
+  });
+
   it("REQ, new comm id, queue pair of a live connection → REJ 10 and a DREQ on the old one", () => {
     const script = new Script();
     const id = script.established();

@@ -48,6 +48,7 @@ export function endWithRej(
 export function rejectAgain(engine: CmEngine, connection: Connection, rejected: number): void {
   engine.counters.duplicatesAnswered++;
   engine.send(connection, rejFor(engine, connection, rejected));
+  engine.lingerOn(connection);
 }
 
 function rejFor(engine: CmEngine, connection: Connection, rejected: number): CmRej {

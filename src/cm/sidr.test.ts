@@ -114,6 +114,18 @@ describe("SIDR, passive", () => {
     script.expect({ events: ["CONNECT_REQUEST"] });
   });
 
+  it("a request that goes on coming after its answer → the answer, never a second event", () => {
+    const script = new Script();
+    asked(script).reject();
+    script.pump();
+    script.expect({ sent: ["SIDR_REP 2"] });
+    for (let repeat = 0; repeat < 5; repeat++) {
+      script.wait(14_000 * MS);
+      script.say(sidrReqFrom(), { transaction: 5 });
+      script.expect({ sent: ["SIDR_REP 2"] });
+    }
+  });
+
   it("several ids → may share one queue pair", () => {
     const script = new Script();
     const first = asked(script);

@@ -81,6 +81,7 @@ function onKnownSidrReq(engine: CmEngine, connection: Connection): void {
   }
   engine.counters.duplicatesAnswered++;
   engine.sendEncoded(connection, connection.answerData);
+  engine.lingerOn(connection);
 }
 
 /** Says yes to the request behind `id`, with its queue pair. @throws FarpageError EINVAL. */

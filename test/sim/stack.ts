@@ -6,7 +6,7 @@ import { HeapMemorySource, type MemorySource } from "../../src/base/index.js";
 import { ConnectionManager } from "../../src/cm/index.js";
 import type { RtrsEnvironment } from "../../src/rtrs/index.js";
 import type { SimHost } from "../../src/sim/index.js";
-import { Device } from "../../src/transport/index.js";
+import { Device, type DeviceOptions } from "../../src/transport/index.js";
 import { Context } from "../../src/verbs/index.js";
 
 /** Everything below RTRS, on one host. */
@@ -24,6 +24,7 @@ export function buildStack(
   host: SimHost,
   generation = 0,
   memory: MemorySource = new HeapMemorySource(),
+  bounds: Pick<DeviceOptions, "qpCountMax" | "regionCountMax"> = {},
 ): SimStack {
   const random = host.random.fork(`process ${generation}`);
   const { link } = host;
@@ -33,6 +34,7 @@ export function buildStack(
     random: random.fork("device"),
     windowBytes: link.receiveBufferBytes,
     receiveBufferBytes: link.receiveBufferBytes,
+    ...bounds,
   });
   const context = new Context(device);
   const cm = new ConnectionManager({ context, memory, random: random.fork("cm") });
