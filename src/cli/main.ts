@@ -7,6 +7,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { runAttach } from "./attach.js";
 import { runBench } from "./bench.js";
+import { runPerf } from "./perf.js";
 import { ignoreBrokenPipe, Reporter } from "./reporter.js";
 import { runServe } from "./serve.js";
 import { runUp } from "./up.js";
@@ -132,6 +133,29 @@ common(program.command("bench"))
   .option("--address <ip>", "two local addresses", collect)
   .addOption(new Option("--role <role>").hideHelp())
   .action((tests, options) => run(options.json, (reporter) => runBench(tests, options, reporter)));
+
+common(program.command("perf"))
+  .description("the other side of perftest: ib_write_bw, ib_read_lat and their like")
+  .argument("<verb>", "write, read, send, atomic")
+  .argument("<kind>", "bw or lat")
+  .argument("[server]", "whom to connect to; without it, be the server")
+  .option("--address <ip>", "local address (default: towards the server, else all)", collect)
+  .option("-s, --size <bytes>", "of a message (default: 64K for bw, 2 for lat, 8 for atomic)")
+  .option("-a, --all", "every power of two from 2 bytes to 8 MiB", false)
+  .option("-n, --iterations <n>", "messages (default: 5000 for bw, 1000 for lat)")
+  .option("-p, --port <port>", "TCP or RDMA CM port", "18515")
+  .option("-R, --cm", "connect by RDMA CM", false)
+  .addOption(
+    new Option("-c, --connection <type>", "kind of queue pair").choices(["RC", "UD"]).default("RC"),
+  )
+  .option("-b, --bidirectional", "both sides send", false)
+  .option("-m, --mtu <bytes>", "path MTU at most, 256 to 4096")
+  .option("-t, --tx-depth <n>", "requests under way", "128")
+  .option("-r, --rx-depth <n>", "receives posted", "512")
+  .option("-o, --outs <n>", "READs and atomics under way", "128")
+  .action((verb, kind, server, options) =>
+    run(options.json, (reporter) => runPerf({ verb, kind, server }, options, reporter)),
+  );
 
 async function run(json: boolean, command: (reporter: Reporter) => Promise<void>): Promise<void> {
   const reporter = new Reporter(json);

@@ -12,6 +12,7 @@ import {
   parseSize,
   parseVolume,
 } from "../runtime/index.js";
+import { PERF_KINDS, PERF_VERBS } from "../tools/index.js";
 
 /** What every command takes. */
 const COMMON = {
@@ -95,6 +96,24 @@ export const BENCH_OPTIONS = z.object({
   size: parsed(parseSize).optional(),
   address: z.array(address).length(2, "two addresses are wanted: responder, initiator").optional(),
   role: z.enum(["responder"]).optional(),
+});
+
+export const PERF_OPTIONS = z.object({
+  ...COMMON,
+  address: z.array(address).min(1).optional(),
+  verb: z.enum(PERF_VERBS, `one of ${PERF_VERBS.join(", ")} is wanted`),
+  kind: z.enum(PERF_KINDS, `one of ${PERF_KINDS.join(", ")} is wanted`),
+  size: parsed(parseSize).optional(),
+  all: z.boolean(),
+  iterations: wholeNumber(1, 1e9).optional(),
+  port: wholeNumber(0, 65_535),
+  cm: z.boolean(),
+  connection: z.enum(["RC", "UD"]),
+  bidirectional: z.boolean(),
+  mtu: z.enum(["256", "512", "1024", "2048", "4096"]).transform(Number).optional(),
+  txDepth: wholeNumber(1, 16_000),
+  rxDepth: wholeNumber(1, 16_000),
+  outs: wholeNumber(1, 128),
 });
 
 /**

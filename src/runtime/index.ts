@@ -13,6 +13,7 @@ export {
 export type { CmChannel, CmChannelUser } from "./cm-channel.js";
 export {
   Connection,
+  connectError,
   type LocalRange,
   type QueueSizes,
   type ReceivedMessage,

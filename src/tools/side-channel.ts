@@ -12,10 +12,15 @@ const WAITING_MAX = 1 << 20;
 /** A TCP connection read in exact pieces. One reader at a time. */
 export class SideChannel implements Disposable {
   readonly remoteAddress: string;
+  /** The local address of the connection; IPv4 without the IPv6 prefix. */
+  readonly localAddress: string;
+  /** Settles when the peer has ended the connection or it broke; what came before can be read. */
+  readonly ended: Promise<FarpageError>;
   private readonly socket: Socket;
   private readonly signal: AbortSignal;
   private waiting = Buffer.alloc(0);
-  private ended: FarpageError | null = null;
+  private endedBy: FarpageError | null = null;
+  private settleEnded: (reason: FarpageError) => void = () => {};
   private notify: (() => void) | null = null;
 
   /** Internal: use `connect`, or `SideListener.accept`. */
@@ -23,6 +28,10 @@ export class SideChannel implements Disposable {
     this.socket = socket;
     this.signal = signal;
     this.remoteAddress = (socket.remoteAddress ?? "").replace(/^::ffff:/, "");
+    this.localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
+    this.ended = new Promise((resolve) => {
+      this.settleEnded = resolve;
+    });
     socket.setNoDelay(true);
     socket.on("data", (bytes) => {
       this.waiting = Buffer.concat([this.waiting, bytes]);
@@ -92,8 +101,8 @@ export class SideChannel implements Disposable {
   ): Promise<Uint8Array> {
     const deadlineMs = performance.now() + (options.timeoutMs ?? Number.POSITIVE_INFINITY);
     while (this.waiting.length < length) {
-      if (this.ended !== null) {
-        if (options.orEnd !== true) throw this.ended;
+      if (this.endedBy !== null) {
+        if (options.orEnd !== true) throw this.endedBy;
         break;
       }
       await this.wait(deadlineMs);
@@ -105,7 +114,7 @@ export class SideChannel implements Disposable {
 
   /** Sends; text as UTF-8. What can't be sent shows at the next `read`. */
   write(bytes: Uint8Array | string): void {
-    if (this.ended === null) this.socket.write(bytes);
+    if (this.endedBy === null) this.socket.write(bytes);
   }
 
   /** Ends this side after what was written; no-op when it is over. */
@@ -137,7 +146,8 @@ export class SideChannel implements Disposable {
   }
 
   private end(error: FarpageError): void {
-    this.ended ??= error;
+    this.endedBy ??= error;
+    this.settleEnded(this.endedBy);
     this.notify?.();
   }
 }

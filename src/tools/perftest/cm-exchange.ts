@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+// perftest's conversation with -R: SENDs on an RC connection of its own, beside the one under test.
+
+import { FarpageError, type Memory } from "../../runtime/index.js";
+import {
+  type MemoryRegion,
+  type ProtectionDomain,
+  type QueuePair,
+  RecvWorkRequest,
+  SEND_FLAG,
+  SendWorkRequest,
+  WC_STATUS,
+} from "../../verbs/index.js";
+import { CompletionReader, completionFailure } from "../completions.js";
+import type { ToolEnvironment } from "../environment.js";
+import type { CmConnection, CmDoor, CmLink, QpMaker } from "./cm-door.js";
+import { Exchange } from "./exchange.js";
+import {
+  decodePlaceBinary,
+  encodePlaceBinary,
+  PLACE_BINARY_BYTES,
+  type Place,
+} from "./messages.js";
+
+/** Messages are short and answered one by one; a few receives are plenty. */
+const SLOT_BYTES = 64;
+const RECEIVES = 4;
+
+/** This side's half of a conversation: memory, queues, and the queue pair when it is wanted. */
+export class CmExchangeEnd implements QpMaker {
+  readonly reader: CompletionReader;
+  readonly sends: CompletionReader;
+  readonly memory: Memory;
+  readonly mr: MemoryRegion;
+  private readonly pd: ProtectionDomain;
+  private readonly queues;
+
+  constructor(environment: ToolEnvironment, pd: ProtectionDomain) {
+    this.pd = pd;
+    const sendCq = pd.context.createCq({ depth: 8 });
+    const recvCq = pd.context.createCq({ depth: 2 * RECEIVES });
+    this.queues = { sendCq, recvCq, maxSendWr: 4, maxRecvWr: RECEIVES };
+    this.sends = new CompletionReader(environment, sendCq);
+    this.reader = new CompletionReader(environment, recvCq);
+    this.memory = environment.host.map({ length: 4096 });
+    this.mr = pd.registerMr(this.memory);
+  }
+
+  createQp(): QueuePair {
+    return this.pd.createQp({ type: "RC", ...this.queues });
+  }
+
+  prepare(qp: QueuePair): void {
+    for (let slot = 1; slot <= RECEIVES; slot++) this.postReceive(qp, slot);
+  }
+
+  postReceive(qp: QueuePair, slot: number): void {
+    const wr = new RecvWorkRequest();
+    wr.wrId = slot;
+    wr.sgeCount = 1;
+    const entry = { address: this.mr.address + slot * SLOT_BYTES, length: SLOT_BYTES };
+    Object.assign(wr.sges[0] ?? {}, { ...entry, lkey: this.mr.lkey });
+    qp.postRecv(wr);
+  }
+}
+
+/** A conversation over a connection that is up. */
+export class CmExchange extends Exchange {
+  readonly remoteAddress: string;
+  readonly lost: Promise<FarpageError>;
+  protected readonly placeBytes = PLACE_BINARY_BYTES;
+  private readonly door: CmDoor;
+  private readonly link: CmLink;
+  private readonly qp: QueuePair;
+  private readonly end: CmExchangeEnd;
+  private readonly wr = new SendWorkRequest();
+
+  constructor(door: CmDoor, connection: CmConnection, end: CmExchangeEnd, isClient: boolean) {
+    super(isClient);
+    this.door = door;
+    this.link = connection.link;
+    this.qp = connection.qp;
+    this.end = end;
+    this.remoteAddress = String(this.link.id.remoteAddress);
+    this.lost = this.link.over.then(() => lostConnection());
+  }
+
+  /** Whatever this side said last has been acknowledged. */
+  async finish(): Promise<void> {
+    await this.door.hangUp(this.link);
+  }
+
+  async leave(): Promise<void> {
+    await this.finish();
+  }
+
+  close(): void {
+    if (!this.link.id.isDestroyed) this.link.id.destroy();
+  }
+
+  protected encodePlace(place: Place): Uint8Array {
+    return encodePlaceBinary(place);
+  }
+
+  protected decodePlace(bytes: Uint8Array): Place {
+    return decodePlaceBinary(bytes);
+  }
+
+  protected async tell(bytes: Uint8Array): Promise<void> {
+    const { mr, memory, sends } = this.end;
+    memory.bytes.set(bytes, 0);
+    this.wr.sendFlags = SEND_FLAG.SIGNALED;
+    this.wr.sgeCount = 1;
+    const entry = { address: mr.address, length: bytes.length, lkey: mr.lkey };
+    Object.assign(this.wr.sges[0] ?? {}, entry);
+    this.qp.postSend(this.wr);
+    const wc = await sends.next();
+    if (wc.status !== WC_STATUS.SUCCESS) throw completionFailure(wc, "a message to the peer");
+  }
+
+  protected async hear(length: number, timeoutMs: number): Promise<Uint8Array> {
+    const { reader, memory } = this.end;
+    const wc = await reader.next(Number.isFinite(timeoutMs) ? { timeoutMs } : {});
+    if (wc.status === WC_STATUS.WR_FLUSH_ERR) throw lostConnection();
+    if (wc.status !== WC_STATUS.SUCCESS) throw completionFailure(wc, "a message of the peer");
+    const { byteLength, wrId } = wc;
+    if (byteLength !== length) {
+      throw new FarpageError(
+        "EPROTO",
+        `the peer says ${byteLength} bytes where perftest says ${length}; is it the same test?`,
+      );
+    }
+    const bytes = memory.bytes.slice(wrId * SLOT_BYTES, wrId * SLOT_BYTES + length);
+    this.end.postReceive(this.qp, wrId);
+    return bytes;
+  }
+}
+
+function lostConnection(): FarpageError {
+  return new FarpageError("ECONNRESET", "the peer closed the connection");
+}
