@@ -77,6 +77,24 @@ describe("NBD streams that end or break", () => {
     expect(rig.ask(rig.enter("simple"), read(1, 0, 512)).error).toBe(0);
   });
 
+  it.each([4096, 200_704])("%i bytes of one client → never the next one's", (length) => {
+    const rig = new Rig(filledDisk(), { ...SMALL_LIMITS, connectionCountMax: 1 });
+    const first = rig.enter("structured");
+    rig.ask(first, write(1, 0, pattern(length)));
+    rig.ask(first, read(2, 0, length));
+    first.stream.hasEnded = true;
+    rig.settle();
+    // A device that claims to have read and has not.
+    rig.disk.fail = (request) => {
+      if (request.operation === BLOCK_OPERATION.READ) request.memory = null;
+      return 0;
+    };
+    const { data } = rig.ask(rig.enter("structured"), read(1, 0, length));
+    expect(data?.length).toBe(length);
+    // What its own handshake left there a client may see.
+    expect(data?.subarray(512).every((byte) => byte === 0)).toBe(true);
+  });
+
   it("shutdown: what is in progress is answered, then all connections end", () => {
     const rig = new Rig(filledDisk());
     const client = rig.enter("structured");

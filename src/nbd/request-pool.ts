@@ -54,6 +54,8 @@ export class RequestSlot {
   started = false;
   /** Ordered READ: it waits for the reply queue. */
   queued = false;
+  /** Taken since the pool's last `reset`. */
+  isUsed = false;
   /** Parts of a READ that holds them in order; the oldest first. */
   firstPart: Segment | null = null;
   lastPart: Segment | null = null;
@@ -74,6 +76,8 @@ export class Segment {
   slot: RequestSlot | null = null;
   /** Ordered READ: the device is done with it. */
   isDone = false;
+  /** Taken since the pool's last `reset`. */
+  isUsed = false;
   next: Segment | null = null;
 
   constructor(owner: BlockRequestOwner, token: number, memoryOffset: number) {
@@ -98,6 +102,8 @@ export class RequestPool implements BlockRequestOwner {
   inflight = 0;
   user: PoolUser | null = null;
   private readonly counters: NbdCounters;
+  private readonly inlineBytes: number;
+  private readonly segmentBytes: number;
   /** Free slots and segments, most recently used last: their memory is still in the cache. */
   private readonly freeSlots: Int32Array;
   private readonly freeSegments: Int32Array;
@@ -111,6 +117,8 @@ export class RequestPool implements BlockRequestOwner {
     this.layout = poolLayout(limits);
     assert(memory.length >= this.layout.byteLength, "the memory holds the pool");
     const { requestCountMax, inlineBytes, segmentCount, segmentBytes } = limits;
+    this.inlineBytes = inlineBytes;
+    this.segmentBytes = segmentBytes;
     this.slots = Array.from(
       { length: requestCountMax },
       (_, i) => new RequestSlot(this, i, this.layout.inlineOffset + i * inlineBytes),
@@ -125,10 +133,18 @@ export class RequestPool implements BlockRequestOwner {
     this.reset();
   }
 
-  /** Makes everything free. Preconditions: `inflight` is 0. */
+  /**
+   * Makes everything free, for another client. What the last one read and wrote is wiped: a device
+   * that says a READ is done and has not filled the buffer, such as a volume of a server that
+   * lies, would otherwise show it to the next. Within a connection a client can see its own bytes
+   * alone.
+   *
+   * Preconditions: `inflight` is 0.
+   */
   reset(): void {
     assert(this.inflight === 0, "no device holds the pool's requests");
     this.user = null;
+    this.wipe();
     const slotCount = this.slots.length;
     for (let i = 0; i < slotCount; i++) this.freeSlots[i] = slotCount - 1 - i;
     const segmentCount = this.segments.length;
@@ -142,6 +158,19 @@ export class RequestPool implements BlockRequestOwner {
     for (const segment of this.segments) {
       segment.slot = null;
       segment.next = null;
+    }
+  }
+
+  private wipe(): void {
+    const { bytes } = this.memory;
+    for (const slot of this.slots) {
+      if (slot.isUsed) bytes.fill(0, slot.inlineOffset, slot.inlineOffset + this.inlineBytes);
+      slot.isUsed = false;
+    }
+    for (const segment of this.segments) {
+      const { memoryOffset } = segment;
+      if (segment.isUsed) bytes.fill(0, memoryOffset, memoryOffset + this.segmentBytes);
+      segment.isUsed = false;
     }
   }
 
@@ -163,6 +192,7 @@ export class RequestPool implements BlockRequestOwner {
     if (this.freeSlotCount === 0) return null;
     this.freeSlotCount--;
     const slot = this.slots[this.freeSlots[this.freeSlotCount] as number] as RequestSlot;
+    slot.isUsed = true;
     slot.error = 0;
     slot.assigned = 0;
     slot.outstanding = 0;
@@ -181,6 +211,7 @@ export class RequestPool implements BlockRequestOwner {
     const index = this.freeSegments[this.freeSegmentCount] as number;
     const segment = this.segments[index] as Segment;
     segment.slot = slot;
+    segment.isUsed = true;
     segment.isDone = false;
     segment.next = null;
     return segment;
