@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+// Runs cases one after the other: each in a guest that works, each cleaned up after.
+
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { type CaseContext, type InteropCase, PeerFault, Unfit } from "./case.js";
+import { Farpage } from "./farpage.js";
+import { Guest } from "./guest.js";
+import type { Kernel } from "./kernel.js";
+import type { Result, Verdict } from "./matrix.js";
+import { addressOf, type IpVersion, type Network } from "./network.js";
+import type { Need } from "./packages.js";
+import { Process, run } from "./processes.js";
+
+const CASE_SECONDS = 300;
+const GUEST_MEMORY_MIB = 1024;
+
+/** One case in one IP version. */
+export interface Job {
+  readonly subject: InteropCase;
+  readonly ip: IpVersion;
+}
+
+export interface RunnerOptions {
+  readonly network: Network;
+  readonly kernel: Kernel;
+  /** Consoles, outputs and captures; made by the caller. */
+  readonly folder: string;
+  /** What can't be had, and why. */
+  readonly lacking: ReadonlyMap<Need, string>;
+  /** Capture every case's packets into the folder. */
+  readonly capture: boolean;
+  /** Leave the guest of a failed case running. */
+  readonly keep: boolean;
+  /** Use the machine's own virtualisation. */
+  readonly kvm: boolean;
+}
+
+export class Runner {
+  private readonly options: RunnerOptions;
+  private guest: Guest | null = null;
+  private guestCount = 0;
+  private isStopped = false;
+  /** When the current case began: its guest's boot is not its own time. */
+  private startMs = 0;
+
+  constructor(options: RunnerOptions) {
+    this.options = options;
+  }
+
+  /** Runs one. Never throws. */
+  async run(job: Job): Promise<Result> {
+    this.startMs = performance.now();
+    const [verdict, text] = await this.judge(job);
+    const seconds = (performance.now() - this.startMs) / 1000;
+    const { id, title, direction } = job.subject;
+    return { id, title, direction, ip: job.ip, verdict, text, seconds };
+  }
+
+  /** No further case is begun; the one that runs loses its guest. */
+  async stop(): Promise<void> {
+    this.isStopped = true;
+    await this.guest?.stop();
+    this.guest = null;
+  }
+
+  /** The guest that is there, for whoever keeps it. */
+  get current(): Guest | null {
+    return this.guest;
+  }
+
+  private async judge(job: Job): Promise<[verdict: Verdict, text: string]> {
+    const { subject } = job;
+    for (const need of subject.needs) {
+      const reason = this.options.lacking.get(need);
+      if (reason !== undefined) return ["skipped", reason];
+    }
+    let guest: Guest;
+    try {
+      guest = await this.provideGuest(subject.fresh === true);
+    } catch (error) {
+      return ["failed", messageOf(error)];
+    }
+    this.startMs = performance.now();
+    try {
+      const note = await this.attempt(job, guest);
+      if (subject.fresh === true) await this.dropGuest();
+      return ["passed", note ?? ""];
+    } catch (error) {
+      if (error instanceof Unfit) return ["skipped", error.message];
+      const console = `guest's console:\n${guest.console(15)}`;
+      const text = `${messageOf(error)}\n${console}`;
+      // What it left behind in the kernel is unknown: the next case gets another guest.
+      if (!this.options.keep) await this.dropGuest();
+      return [error instanceof PeerFault ? "peer" : "failed", text];
+    }
+  }
+
+  private async attempt(job: Job, guest: Guest): Promise<string | undefined> {
+    const undo: (() => Promise<void>)[] = [];
+    const folder = join(this.options.folder, `${job.subject.id}-${job.ip}`);
+    mkdirSync(folder, { recursive: true });
+    if (this.options.capture) undo.push(await this.capture(`${folder}.pcap`));
+    undo.push(async () => rmSync(folder, { recursive: true, force: true }));
+    const context = this.contextOf(job, guest, folder, undo);
+    const limitSeconds = job.subject.timeoutSeconds ?? CASE_SECONDS;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const say = () => reject(new Error(`no end in ${limitSeconds} s`));
+      timer = setTimeout(say, limitSeconds * 1000);
+    });
+    try {
+      return await Promise.race([job.subject.run(context), late]);
+    } finally {
+      clearTimeout(timer);
+      guest.killCommands();
+      for (const step of undo.reverse()) await step().catch(() => {});
+    }
+  }
+
+  private contextOf(
+    job: Job,
+    guest: Guest,
+    folder: string,
+    undo: (() => Promise<void>)[],
+  ): CaseContext {
+    const { network } = this.options;
+    const { ip } = job;
+    return {
+      ip,
+      guest,
+      network,
+      folder,
+      here: (link = 0) => addressOf(1, ip, link),
+      there: (link = 0) => guest.address(ip, link),
+      farpage: (...args) => {
+        const farpage = new Farpage(network, args);
+        undo.push(() => farpage.process.stop(3000).then(() => {}));
+        return farpage;
+      },
+      run: (...argv) => run(network.inside(argv), { timeoutMs: 180_000 }),
+      finally: (step) => undo.push(step),
+    };
+  }
+
+  private async provideGuest(fresh: boolean): Promise<Guest> {
+    if (fresh || this.guest?.isRunning !== true) await this.dropGuest();
+    if (this.isStopped) throw new Error("interrupted");
+    if (this.guest === null) {
+      const { network, kernel, folder, keep, kvm } = this.options;
+      const home = join(folder, `guest-${this.guestCount++}`);
+      this.guest = await Guest.boot(network, kernel, home, {
+        host: 2,
+        memoryMiB: GUEST_MEMORY_MIB,
+        accelerator: kvm ? "kvm" : "tcg",
+        isTied: !keep,
+      });
+    }
+    return this.guest;
+  }
+
+  private async dropGuest(): Promise<void> {
+    const guest = this.guest;
+    this.guest = null;
+    await guest?.stop();
+  }
+
+  /** @returns what ends the capture. */
+  private async capture(path: string): Promise<() => Promise<void>> {
+    const { network } = this.options;
+    const filter = ["udp", "port", "4791"];
+    const argv = ["tcpdump", "-U", "-Z", "root", "-i", network.bridge(0), "-w", path, ...filter];
+    const tcpdump = new Process(network.inside(argv));
+    await tcpdump.waitFor(/listening on/);
+    return async () => {
+      await tcpdump.stop();
+    };
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
