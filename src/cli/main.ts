@@ -10,6 +10,7 @@ import { runBench } from "./bench.js";
 import { runPerf } from "./perf.js";
 import { ignoreBrokenPipe, Reporter } from "./reporter.js";
 import { runServe } from "./serve.js";
+import { addToolCommands } from "./tool-commands.js";
 import { runUp } from "./up.js";
 
 const packageJson = z
@@ -61,6 +62,8 @@ function endpoint(command: Command): Command {
 const program = new Command("farpage")
   .description("An RDMA host in user space: disks over RoCEv2, on any machine with a UDP socket")
   .version(packageJson.version)
+  // "-V" after a command is that command's.
+  .enablePositionalOptions()
   .showHelpAfterError("(try farpage --help)")
   .configureHelp({ showGlobalOptions: true });
 
@@ -156,6 +159,8 @@ common(program.command("perf"))
   .action((verb, kind, server, options) =>
     run(options.json, (reporter) => runPerf({ verb, kind, server }, options, reporter)),
   );
+
+addToolCommands({ program, common, collect, run });
 
 async function run(json: boolean, command: (reporter: Reporter) => Promise<void>): Promise<void> {
   const reporter = new Reporter(json);

@@ -15,14 +15,14 @@ import {
 import { PERF_KINDS, PERF_VERBS } from "../tools/index.js";
 
 /** What every command takes. */
-const COMMON = {
+export const COMMON = {
   json: z.boolean(),
   verbose: z.boolean(),
   backend: z.enum(["auto", "native", "node"]),
   segmentation: z.boolean(),
 };
 
-const wholeNumber = (min: number, max: number) =>
+export const wholeNumber = (min: number, max: number) =>
   z
     .string()
     .regex(/^\d+$/, "not a whole number")
@@ -32,13 +32,13 @@ const wholeNumber = (min: number, max: number) =>
 /** Both commands with an NBD endpoint have it. */
 const nbdConnections = wholeNumber(1, 4096);
 
-const seconds = z
+export const seconds = z
   .string()
   .regex(/^\d+(\.\d+)?$/, "not a number of seconds")
   .transform(Number);
 
 /** Lets a parser that throws FarpageError report through zod, with the flag's name. */
-function parsed<T>(parse: (text: string) => T) {
+export function parsed<T>(parse: (text: string) => T) {
   return z.string().transform((text, context): T => {
     try {
       return parse(text);
@@ -50,7 +50,7 @@ function parsed<T>(parse: (text: string) => T) {
   });
 }
 
-const address = parsed((text) => IpAddress.parse(text));
+export const ipAddress = parsed((text) => IpAddress.parse(text));
 
 export const UP_OPTIONS = z.object({
   ...COMMON,
@@ -58,12 +58,12 @@ export const UP_OPTIONS = z.object({
   size: parsed(parseSize),
   nbd: parsed(parseNbdEndpoint).optional(),
   nbdConnections,
-  address: z.array(address).length(2, "two addresses are wanted: server, client").optional(),
+  address: z.array(ipAddress).length(2, "two addresses are wanted: server, client").optional(),
 });
 
 export const SERVE_OPTIONS = z.object({
   ...COMMON,
-  address: z.array(address).min(1),
+  address: z.array(ipAddress).min(1),
   volume: z.array(parsed(parseVolume)).min(1),
   port: wholeNumber(1, 65_535),
   data: z.string().optional(),
@@ -78,7 +78,7 @@ export const SERVE_OPTIONS = z.object({
 
 export const ATTACH_OPTIONS = z.object({
   ...COMMON,
-  address: z.array(address).min(1),
+  address: z.array(ipAddress).min(1),
   nbd: parsed(parseNbdEndpoint).optional(),
   nbdConnections,
   data: z.string().optional(),
@@ -94,13 +94,16 @@ export const BENCH_OPTIONS = z.object({
   ...COMMON,
   duration: seconds.refine((value) => value > 0, "more than 0 seconds are wanted"),
   size: parsed(parseSize).optional(),
-  address: z.array(address).length(2, "two addresses are wanted: responder, initiator").optional(),
+  address: z
+    .array(ipAddress)
+    .length(2, "two addresses are wanted: responder, initiator")
+    .optional(),
   role: z.enum(["responder"]).optional(),
 });
 
 export const PERF_OPTIONS = z.object({
   ...COMMON,
-  address: z.array(address).min(1).optional(),
+  address: z.array(ipAddress).min(1).optional(),
   verb: z.enum(PERF_VERBS, `one of ${PERF_VERBS.join(", ")} is wanted`),
   kind: z.enum(PERF_KINDS, `one of ${PERF_KINDS.join(", ")} is wanted`),
   size: parsed(parseSize).optional(),

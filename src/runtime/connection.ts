@@ -12,7 +12,7 @@ import {
   lowOf,
   type Machine,
 } from "../base/index.js";
-import type { CmId } from "../cm/index.js";
+import { type CmId, rejReasonName } from "../cm/index.js";
 import {
   type CompletionQueue,
   type MemoryRegion,
@@ -372,10 +372,20 @@ function completionError(wc: WorkCompletion): FarpageError {
   return new FarpageError(name, `the work request failed: ${name}`);
 }
 
-/** The error for a CM event that ended an attempt to connect. */
+/** REJ reasons that a user meets. */
+const REJ_MEANINGS: Readonly<Record<number, string>> = {
+  8: "nobody listens on that port",
+  28: "the program there refuses it",
+};
+
+/**
+ * The error for a CM event that ended an attempt to connect.
+ * @param type the event's: REJECTED, UNREACHABLE, CONNECT_ERROR or DISCONNECTED.
+ * @param peer the peer's address and port, for the message.
+ */
 export function connectError(type: string, status: number, peer: string): FarpageError {
   if (type === "REJECTED") {
-    const reason = status === 8 ? "nobody listens on that port" : `reason ${status}`;
+    const reason = REJ_MEANINGS[status] ?? rejReasonName(status);
     return new FarpageError("ECONNREFUSED", `${peer} rejected the connection: ${reason}`);
   }
   if (type === "UNREACHABLE") {

@@ -254,7 +254,12 @@ export class Host implements AsyncDisposable {
     return connection;
   }
 
-  private sourceFor(destination: IpAddress, wanted: string | undefined): IpAddress {
+  /**
+   * The local address that a connection to `destination` comes from: `wanted`, else the first of
+   * the same family.
+   * @throws FarpageError EADDRNOTAVAIL when there is none; EINVAL.
+   */
+  sourceFor(destination: IpAddress, wanted?: string): IpAddress {
     if (wanted !== undefined) return IpAddress.parse(wanted);
     const source = this.stack.addresses.find((own) => own.family === destination.family);
     if (source === undefined) {

@@ -16,10 +16,19 @@ export class CompletionReader {
   private filled = 0;
   private failWaiting: ((error: unknown) => void) | null = null;
   private failure: unknown = null;
+  private readonly describe: (wrId: number) => string;
+  /** Successful completions that came while another was waited for, by wrId. */
+  private readonly held = new Map<number, WorkCompletion[]>();
 
-  constructor(environment: ToolEnvironment, cq: CompletionQueue) {
+  /** @param describe what a request was, by its wrId: for the error when it fails. */
+  constructor(
+    environment: ToolEnvironment,
+    cq: CompletionQueue,
+    describe: (wrId: number) => string = (wrId) => `work request ${wrId}`,
+  ) {
     this.environment = environment;
     this.cq = cq;
+    this.describe = describe;
   }
 
   /**
@@ -47,6 +56,34 @@ export class CompletionReader {
       if (completion !== null) return completion;
       if (this.failure !== null) throw this.failure;
       await this.wait(options.timeoutMs);
+    }
+  }
+
+  /**
+   * The completion of the oldest request with this `wrId`; others' are kept until they are asked
+   * for. For tools with a few requests under way: each that is kept is a fresh object.
+   * @throws FarpageError as `next`, and what `completionFailure` makes of a request that failed,
+   *   whichever it was.
+   */
+  async of(
+    wrId: number,
+    options: { readonly timeoutMs?: number } = {},
+  ): Promise<Readonly<WorkCompletion>> {
+    const kept = this.held.get(wrId)?.shift();
+    if (kept !== undefined) return kept;
+    for (;;) {
+      const wc = await this.next(options);
+      if (wc.status !== WC_STATUS.SUCCESS) {
+        const before = this.failure;
+        // A queue that is flushed says so; why it is, the one who ended it knows.
+        if (wc.status === WC_STATUS.WR_FLUSH_ERR && before !== null) throw before;
+        throw completionFailure(wc, this.describe(wc.wrId));
+      }
+      const copy = Object.assign(new WorkCompletion(), wc);
+      if (wc.wrId === wrId) return copy;
+      const waiting = this.held.get(wc.wrId);
+      if (waiting === undefined) this.held.set(wc.wrId, [copy]);
+      else waiting.push(copy);
     }
   }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The field's own test programs, spoken by farpage: wire-compatible with the stock ones.
+export { Area, type Piece, type Place, Poster, type Recipient } from "./area.js";
+export { CmDesk, CmLink } from "./cm-desk.js";
 export { CompletionReader, completionFailure } from "./completions.js";
 export { interruptible, type ToolEnvironment } from "./environment.js";
 export {
@@ -11,4 +13,7 @@ export {
   runPerftest,
 } from "./perftest/index.js";
 export { bringUpRc, bringUpUd, type RcEnds, type UdEnds } from "./queue-pairs.js";
+export { type QueueOptions, Queues } from "./queues.js";
+export { type RpingClientOptions, type RpingResult, runRpingClient } from "./rping/client.js";
+export { type RpingServerOptions, runRpingServer } from "./rping/server.js";
 export { SideChannel, SideListener } from "./side-channel.js";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What the tests of this room stand on: hosts on loopback, tools in both roles, what they told.
 
-import { type Host, openHost } from "../runtime/index.js";
+import { FarpageError, type Host, IpAddress, openHost } from "../runtime/index.js";
 import type { ToolEnvironment } from "./environment.js";
 
 /**
@@ -36,7 +36,21 @@ export class Stage implements AsyncDisposable {
   }
 
   static async open(...addresses: string[]): Promise<Stage> {
-    return new Stage(await openHost({ addresses }));
+    for (;;) {
+      try {
+        return new Stage(await openHost({ addresses }));
+      } catch (error) {
+        // This machine has one IPv6 loopback address: another test may hold it for a moment.
+        const isTaken = error instanceof FarpageError && error.code === "EADDRINUSE";
+        if (!isTaken || !addresses.includes("::1")) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  /** Another tool on the same host. */
+  static beside(other: Stage): Stage {
+    return new Stage(other.host);
   }
 
   /** The user's Ctrl-C. */
@@ -62,4 +76,29 @@ export class Stage implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.host.close();
   }
+}
+
+/** Two stages that reach each other, and the address of the first. */
+export interface Both extends AsyncDisposable {
+  readonly server: Stage;
+  readonly client: Stage;
+  readonly address: IpAddress;
+}
+
+/**
+ * Two hosts on loopback, or with IPv6, which has one loopback address, one that talks to itself.
+ * @param n number of two `loopback` addresses, n and n + 1, that nothing else in the process has.
+ */
+export async function both(family: 4 | 6, n: number): Promise<Both> {
+  const address = family === 4 ? loopback(n) : "::1";
+  const server = await Stage.open(address);
+  const client = family === 4 ? await Stage.open(loopback(n + 1)) : Stage.beside(server);
+  return {
+    server,
+    client,
+    address: IpAddress.parse(address),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([client[Symbol.asyncDispose](), server[Symbol.asyncDispose]()]);
+    },
+  };
 }

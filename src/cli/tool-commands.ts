@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// How the test programs are called: their flags are the stock programs' where both have them.
+
+import { type Command, Option } from "commander";
+import type { Reporter } from "./reporter.js";
+import { runRping } from "./rping.js";
+
+/** What a command line is made with. */
+export interface CommandParts {
+  readonly program: Command;
+  /** Adds the flags that every command has. */
+  readonly common: (command: Command) => Command;
+  /** A flag that may be given several times. */
+  readonly collect: (value: string, before: readonly string[] | undefined) => readonly string[];
+  /** Runs a command, and tells its error. */
+  readonly run: (json: boolean, command: (reporter: Reporter) => Promise<void>) => Promise<void>;
+}
+
+export function addToolCommands(parts: CommandParts): void {
+  const { program, run } = parts;
+  tool(parts, program.command("rping"))
+    .description(
+      "rping: RDMA READ and WRITE of a client's buffers; either side may be the stock one",
+    )
+    .option("-s, --server", "wait for a client", false)
+    .option("-c, --client <ip>", "ping this server")
+    .option("-p, --port <port>", "RDMA CM port", "7174")
+    .option("-C, --count <n>", "client: pings; 0: until stopped", "10")
+    .option("-S, --size <bytes>", "client: bytes of a ping, 1 to 65535", "64")
+    .option(
+      "-P, --persistent",
+      "server: serve clients until stopped, not the first one alone",
+      false,
+    )
+    .option("-V, --validate", "compare every byte", false)
+    .option("-v, --show-pings", "tell the text of each ping", false)
+    .action((options) => run(options.json, (reporter) => runRping(options, reporter)));
+}
+
+/** Flags of every test program. */
+function tool(parts: CommandParts, command: Command): Command {
+  return parts
+    .common(command)
+    .option(
+      "--address <ip>",
+      "local address (default: the one towards the server; a server: all); may be repeated",
+      parts.collect,
+    )
+    .addOption(
+      new Option("--timeout <seconds>", "how long the peer may stay silent").default("30"),
+    );
+}
