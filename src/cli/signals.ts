@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 
 /** How a command is asked to stop. */
-export type StopCause = NodeJS.Signals | "stdin";
+export type StopCause = NodeJS.Signals | "stdin" | "parent";
+
+/** How often to look whether the process that started this one is still there. */
+const PARENT_CHECK_MS = 1000;
 
 /**
  * SIGINT and SIGTERM, caught from construction on: a command makes one before it does anything, so
@@ -14,8 +17,10 @@ export class StopSignal {
   /**
    * @param options.orStdinEnd also stop when standard input ends: a child's way to notice that the
    *   process which started it is gone, however it went.
+   * @param options.orParentEnd the same for one whose standard input is its user's: stop when the
+   *   parent is another than at the start (npm, a shell, a test runner that was killed).
    */
-  constructor(options: { readonly orStdinEnd?: boolean } = {}) {
+  constructor(options: { readonly orStdinEnd?: boolean; readonly orParentEnd?: boolean } = {}) {
     this.stopped = new Promise((resolve) => {
       let count = 0;
       const onSignal = (name: NodeJS.Signals): void => {
@@ -25,6 +30,7 @@ export class StopSignal {
       };
       process.on("SIGINT", onSignal);
       process.on("SIGTERM", onSignal);
+      if (options.orParentEnd === true) watchParent(() => resolve("parent"));
       if (options.orStdinEnd !== true) return;
       // Watching it must not keep a process alive that has nothing else to do.
       (process.stdin as { unref?: () => void }).unref?.();
@@ -42,4 +48,16 @@ export class StopSignal {
   wait(failed: Promise<never>): Promise<StopCause> {
     return Promise.race([this.stopped, failed]);
   }
+}
+
+/** Whoever is started by init (or in the background, by something that has ended) has no parent. */
+function watchParent(onEnd: () => void): void {
+  const parent = process.ppid;
+  if (parent <= 1) return;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    onEnd();
+  }, PARENT_CHECK_MS);
+  timer.unref();
 }

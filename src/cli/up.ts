@@ -22,7 +22,8 @@ const VOLUME = "disk";
 const PAIRS_TRIED = 16;
 /** How long the server may take to say that it is ready, and to stop. */
 const CHILD_TIMEOUT_MS = 20_000;
-const BUSY_TRIES = 10;
+/** How long a file that another process holds is tried for, and how often. */
+const BUSY_RETRY_MS = 6_000;
 const BUSY_PAUSE_MS = 400;
 
 const CHILD_EVENT = z.object({
@@ -41,7 +42,8 @@ interface ServerProcess {
 
 export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(UP_OPTIONS, raw);
-  const stop = new StopSignal();
+  // npm, as in `npm start`, may be ended without a word to what it has started.
+  const stop = new StopSignal({ orParentEnd: true });
   const folder = dataFolder(options.data ?? defaultDataDirectory());
   const file = join(folder, `${VOLUME}.img`);
   const serveArguments = [
@@ -131,12 +133,13 @@ async function spawnServer(
   address: IpAddress,
   serveArguments: readonly string[],
 ): Promise<ServerProcess> {
-  for (let tries = 1; ; tries++) {
+  const endMs = performance.now() + BUSY_RETRY_MS;
+  for (;;) {
     try {
       return await spawnOnce(address, serveArguments);
     } catch (error) {
       const busy = error instanceof FarpageError && error.code === "EBUSY";
-      if (!busy || tries === BUSY_TRIES) throw error;
+      if (!busy || performance.now() + BUSY_PAUSE_MS > endMs) throw error;
       await new Promise((resolveWait) => setTimeout(resolveWait, BUSY_PAUSE_MS));
     }
   }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 // `farpage up` as a newcomer meets it: one command, then stock NBD clients.
 
+import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { afterEach, describe, expect, it } from "vitest";
-import { type Event, Farpage, has, run, scratch, stopAll } from "./programs.js";
+import { type Event, Farpage, has, MAIN, run, scratch, stopAll } from "./programs.js";
 
 const folders: { remove: () => void }[] = [];
 
@@ -49,6 +51,27 @@ describe("farpage up", () => {
     const [farpage, ready] = await up(folder());
     await farpage.kill();
     await expect.poll(() => isAlive(Number(ready["serverPid"])), { timeout: 10_000 }).toBe(false);
+  });
+
+  it("stops in order when the process that started it is killed", async () => {
+    const data = folder();
+    const command = '"$0" "$1" up --json --size 16M --data "$2" < /dev/null; true';
+    const shell = spawn("sh", ["-c", command, process.execPath, MAIN, data], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let serverPid = 0;
+    const events: string[] = [];
+    // The pipe ends with the last process that writes to it, which is `up`.
+    for await (const line of createInterface({ input: shell.stdout })) {
+      const event = JSON.parse(line) as Event;
+      events.push(event.event);
+      if (event.event !== "ready") continue;
+      serverPid = Number(event["serverPid"]);
+      shell.kill("SIGKILL");
+    }
+    expect(events).toEqual(["ready", "stopping", "stopped"]);
+    expect(isAlive(serverPid)).toBe(false);
+    expect(existsSync(join(data, "disk.sock"))).toBe(false);
   });
 
   it("starts again over a stale socket, with the same disk", async () => {
