@@ -126,7 +126,7 @@ describe("a responder with other habits", () => {
     expect(sent(pair)).toEqual(["0> SEND_ONLY 1 10 !"]);
   });
 
-  it("an RNR NAK that was overtaken by its request's second chance → waits, the ACK ends that", () => {
+  it("an RNR NAK that comes again when the request is out again → the ACK ends the wait", () => {
     const pair = scripted({ timeout: 31 });
     pair.send(1, 10);
     sent(pair);
@@ -164,7 +164,7 @@ describe("a responder with other habits", () => {
     },
   );
 
-  it("a sequence NAK though nothing is lost → goes back; the answers to both passes do no harm", () => {
+  it("a sequence NAK though nothing is lost → goes back; two answers do no harm", () => {
     const pair = scripted();
     pair.write(1, 3 * MTU);
     pair.write(2, 10);
