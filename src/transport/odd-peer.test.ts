@@ -192,7 +192,7 @@ describe("a responder with other habits", () => {
   });
 });
 
-/** Gives the responder packets of a scripted requester; the opcodes and syndromes of its answers. */
+/** Gives the responder packets of a scripted requester. @returns its answers as text. */
 function ask(pair: Pair, ...packets: Uint8Array[]): string[] {
   pair.conversation();
   for (const packet of packets) pair.inject(0, 1, packet);
