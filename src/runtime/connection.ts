@@ -28,6 +28,14 @@ import {
   WR_OPCODE,
   type WrOpcode,
 } from "../verbs/index.js";
+import {
+  checkBigint,
+  checkImmediate,
+  checkObject,
+  checkPlace,
+  checkRegion,
+  checkWhole,
+} from "./check-options.js";
 
 /** A range of registered local memory; the whole region by default. */
 export interface LocalRange {
@@ -158,7 +166,9 @@ export class Connection implements Machine, AsyncDisposable {
     /** Completes a receive of the peer, who gets this number. */
     readonly immediate?: number;
   }): Promise<void> {
+    checkObject("options", options);
     const { immediate } = options;
+    if (immediate !== undefined) checkImmediate("immediate", immediate);
     const opcode = immediate === undefined ? WR_OPCODE.RDMA_WRITE : WR_OPCODE.RDMA_WRITE_WITH_IMM;
     this.fillRemote(opcode, options.from, options.to);
     this.sendRequest.immediate = (immediate ?? 0) >>> 0;
@@ -170,6 +180,7 @@ export class Connection implements Machine, AsyncDisposable {
     readonly into: LocalRange | MemoryRegion;
     readonly from: RemotePlace;
   }): Promise<void> {
+    checkObject("options", options);
     this.fillRemote(WR_OPCODE.RDMA_READ, options.into, options.from);
     await this.submit();
   }
@@ -179,7 +190,9 @@ export class Connection implements Machine, AsyncDisposable {
     from: LocalRange | MemoryRegion,
     options: { readonly immediate?: number } = {},
   ): Promise<void> {
+    checkObject("options", options);
     const { immediate } = options;
+    if (immediate !== undefined) checkImmediate("immediate", immediate);
     this.fillLocal(immediate === undefined ? WR_OPCODE.SEND : WR_OPCODE.SEND_WITH_IMM, from);
     this.sendRequest.immediate = (immediate ?? 0) >>> 0;
     await this.submit();
@@ -194,6 +207,8 @@ export class Connection implements Machine, AsyncDisposable {
     readonly add: bigint;
     readonly before: LocalRange | MemoryRegion;
   }): Promise<void> {
+    checkObject("options", options);
+    checkBigint("add", options.add);
     const add = BigInt.asUintN(64, options.add);
     this.fillRemote(WR_OPCODE.ATOMIC_FETCH_AND_ADD, options.before, options.at);
     this.sendRequest.compareAddHigh = Number(add >> 32n);
@@ -211,6 +226,9 @@ export class Connection implements Machine, AsyncDisposable {
     readonly swap: bigint;
     readonly before: LocalRange | MemoryRegion;
   }): Promise<void> {
+    checkObject("options", options);
+    checkBigint("compare", options.compare);
+    checkBigint("swap", options.swap);
     const compare = BigInt.asUintN(64, options.compare);
     const swap = BigInt.asUintN(64, options.swap);
     this.fillRemote(WR_OPCODE.ATOMIC_CMP_AND_SWP, options.before, options.at);
@@ -320,6 +338,7 @@ export class Connection implements Machine, AsyncDisposable {
     local: LocalRange | MemoryRegion,
     remote: RemotePlace,
   ): void {
+    checkPlace("remote", remote);
     this.fillLocal(opcode, local);
     const wr = this.sendRequest;
     if (typeof remote.address === "bigint") {
@@ -353,10 +372,16 @@ function fillEntry(
   local: LocalRange | MemoryRegion,
 ): void {
   assert(entry !== undefined, "a work request has room for one entry");
+  checkObject("local", local);
   const range: LocalRange = "mr" in local ? local : { mr: local };
+  checkRegion("local.mr", range.mr);
   const offset = range.offset ?? 0;
+  checkWhole("local.offset", offset, 0, Number.MAX_SAFE_INTEGER);
   const length = range.length ?? range.mr.length - offset;
-  if (offset < 0 || length < 0 || offset + length > range.mr.length) {
+  if (range.length !== undefined) {
+    checkWhole("local.length", length, 0, Number.MAX_SAFE_INTEGER);
+  }
+  if (length < 0 || offset + length > range.mr.length) {
     throw new FarpageError(
       "EINVAL",
       `bytes ${offset} to ${offset + length} are not inside a region of ${range.mr.length} bytes`,

@@ -186,6 +186,60 @@ describe("two hosts", () => {
     expect(seen).toEqual([1, 2, 3]);
   });
 
+  it("options of the wrong kind → EINVAL naming the field; all goes on", async () => {
+    const there = registered(server, 4096);
+    const here = registered(client, 4096);
+    const wrong = <T>(value: unknown) => value as T;
+    const refused = (field: string) => ({
+      code: "EINVAL",
+      message: expect.stringMatching(new RegExp(`^${field}: `)),
+    });
+    const incoming = server.listen({ port: PORT });
+    const accepted = (async () => {
+      for await (const request of incoming) {
+        await expect(request.accept(wrong({}))).rejects.toMatchObject(refused("pd"));
+        await expect(request.accept(wrong(undefined))).rejects.toMatchObject(refused("options"));
+        const short = { pd: there.pd, sendDepth: 0.5 };
+        await expect(request.accept(short)).rejects.toMatchObject(refused("sendDepth"));
+        return request.accept({ pd: there.pd });
+      }
+      throw new Error("no request");
+    })();
+    const to = { address: SERVER, port: PORT, pd: here.pd };
+    for (const [field, value] of [
+      ["address", 5],
+      ["port", "7471"],
+      ["pd", {}],
+      ["privateData", "abc"],
+      ["timeoutMs", Number.NaN],
+    ] as const) {
+      const attempt = client.connect(wrong({ ...to, [field]: value }));
+      await expect(attempt).rejects.toMatchObject(refused(field));
+    }
+    const own = await client.connect(to);
+    await accepted;
+    const place = { address: there.mr.address, rkey: there.mr.rkey };
+    for (const [field, options] of [
+      ["options", undefined],
+      ["remote", { from: here.mr }],
+      ["remote.address", { from: here.mr, to: { ...place, address: -1 } }],
+      ["remote.rkey", { from: here.mr, to: { address: 0 } }],
+      ["local", { to: place }],
+      ["local.mr", { from: {}, to: place }],
+      ["local.offset", { from: { mr: here.mr, offset: 0.5 }, to: place }],
+      ["local.length", { from: { mr: here.mr, length: Number.NaN }, to: place }],
+      ["immediate", { from: here.mr, to: place, immediate: 2 ** 32 }],
+    ] as const) {
+      await expect(own.write(wrong(options))).rejects.toMatchObject(refused(field));
+    }
+    const atomic = { at: place, add: 1, before: here.mr };
+    await expect(own.fetchAndAdd(wrong(atomic))).rejects.toMatchObject(refused("add"));
+    await expect(openHost(wrong({}))).rejects.toMatchObject(refused("addresses"));
+    expect(() => client.map(wrong({}))).toThrow(/^length: /);
+    expect(() => client.listen(wrong({ port: 70_000 }))).toThrow(/^port: /);
+    await own.write({ from: here.mr, to: place });
+  });
+
   it("completions: the iteration ends with the host", async () => {
     const cq = client.openDevice().createCq({ depth: 4 });
     const seen: number[] = [];

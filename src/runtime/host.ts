@@ -11,6 +11,8 @@ import {
   type ProtectionDomain,
   WorkCompletion,
 } from "../verbs/index.js";
+import { AsyncQueue } from "./async-queue.js";
+import { checkObject, checkQueues, checkText, checkWhole } from "./check-options.js";
 import { CmChannel, type CmChannelUser } from "./cm-channel.js";
 import {
   Connection,
@@ -50,6 +52,7 @@ export interface ConnectOptions extends QueueSizes {
 type Queues = ReturnType<typeof createQueues>;
 
 const NS_PER_MS = 1_000_000;
+const PORT_MAX = 65_535;
 
 /**
  * Opens a host on this machine's network.
@@ -57,6 +60,11 @@ const NS_PER_MS = 1_000_000;
  *   EINVAL.
  */
 export async function openHost(options: HostOptions): Promise<Host> {
+  checkObject("options", options);
+  if (!Array.isArray(options.addresses) || options.addresses.length === 0) {
+    throw new FarpageError("EINVAL", "addresses: a list of local IP addresses is wanted");
+  }
+  for (const text of options.addresses) checkText("addresses", text);
   const addresses = options.addresses.map((text) => IpAddress.parse(text));
   const failure = new Failure();
   const stack = await Stack.open({
@@ -95,8 +103,13 @@ export class Host implements AsyncDisposable {
     stack.lane.add(this.machine);
   }
 
-  /** Maps `length` bytes of zeroes of this host's memory. It is freed with the host. */
+  /**
+   * Maps `length` bytes of zeroes of this host's memory. It is freed with the host.
+   * @throws FarpageError EINVAL, ENOMEM
+   */
   map(options: { readonly length: number }): Memory {
+    checkObject("options", options);
+    checkWhole("length", options.length, 1, Number.MAX_SAFE_INTEGER);
     return this.stack.memory.allocate(options.length);
   }
 
@@ -113,6 +126,11 @@ export class Host implements AsyncDisposable {
    *   answer), EADDRNOTAVAIL (no local address of that family), EINVAL.
    */
   async connect(options: ConnectOptions): Promise<Connection> {
+    checkQueues(options);
+    checkText("address", options.address);
+    checkWhole("port", options.port, 1, PORT_MAX);
+    if (options.source !== undefined) checkText("source", options.source);
+    if (options.timeoutMs !== undefined) checkWhole("timeoutMs", options.timeoutMs, 1, 2 ** 31);
     const destination = IpAddress.parse(options.address);
     const source = this.sourceFor(destination, options.source);
     const id = this.machine.channel.createId("TCP");
@@ -140,6 +158,9 @@ export class Host implements AsyncDisposable {
    * @throws FarpageError EADDRINUSE, EADDRNOTAVAIL, EINVAL
    */
   listen(options: { readonly port: number; readonly address?: string }): Incoming {
+    checkObject("options", options);
+    checkWhole("port", options.port, 0, PORT_MAX);
+    if (options.address !== undefined) checkText("address", options.address);
     const listener = this.machine.channel.listen({
       address: options.address === undefined ? null : IpAddress.parse(options.address),
       port: options.port,
@@ -212,6 +233,8 @@ export class Host implements AsyncDisposable {
     event: CmEvent,
     options: { readonly pd: ProtectionDomain; readonly privateData?: Uint8Array } & QueueSizes,
   ): Promise<Connection> {
+    // A mistake of the caller costs the peer nothing: the request can still be answered.
+    checkQueues(options);
     let queues: Queues | null = null;
     try {
       queues = createQueues(options.pd, options);
@@ -307,7 +330,8 @@ export class ConnectionRequest {
 
   /**
    * @returns the connection once the peer has confirmed it.
-   * @throws FarpageError when the peer went away meanwhile.
+   * @throws FarpageError EINVAL naming the option that is wrong: the request can still be answered;
+   *   or when the peer went away meanwhile.
    */
   accept(
     options: { readonly pd: ProtectionDomain; readonly privateData?: Uint8Array } & QueueSizes,
@@ -360,40 +384,6 @@ export class Incoming implements AsyncIterable<ConnectionRequest>, AsyncDisposab
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
-  }
-}
-
-/** A queue whose reader waits. One reader at a time. */
-class AsyncQueue<T> {
-  private readonly items: T[] = [];
-  private waiting: ((item: T | null) => void) | null = null;
-  private ended = false;
-
-  push(item: T): void {
-    if (this.waiting === null) {
-      this.items.push(item);
-      return;
-    }
-    const deliver = this.waiting;
-    this.waiting = null;
-    deliver(item);
-  }
-
-  /** The next item, or null after the end. */
-  next(): Promise<T | null> {
-    const item = this.items.shift();
-    if (item !== undefined || this.ended) return Promise.resolve(item ?? null);
-    return new Promise((resolve) => {
-      this.waiting = resolve;
-    });
-  }
-
-  /** Ends the queue. @returns what nobody has taken. */
-  end(): T[] {
-    this.ended = true;
-    this.waiting?.(null);
-    this.waiting = null;
-    return this.items.splice(0);
   }
 }
 
