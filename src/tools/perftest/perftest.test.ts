@@ -2,35 +2,9 @@
 // farpage as both sides of every test, over loopback.
 
 import { describe, expect, it } from "vitest";
-import { loopback, Stage } from "../tools.fixture.js";
-import { PERF_DEFAULTS, PERF_KINDS, PERF_VERBS, type PerfOptions, runPerftest } from "./index.js";
-
-function options(some: Partial<PerfOptions> & Pick<PerfOptions, "verb" | "kind">): PerfOptions {
-  return {
-    server: null,
-    port: 0,
-    cm: false,
-    connection: "RC",
-    size: some.verb === "atomic" ? 8 : 3000,
-    iterations: 20,
-    bidirectional: false,
-    txDepth: 8,
-    rxDepth: 16,
-    outReads: PERF_DEFAULTS.outReads,
-    ...some,
-  };
-}
-
-/** Runs both sides; each side's figures. */
-async function run(some: Partial<PerfOptions> & Pick<PerfOptions, "verb" | "kind">) {
-  await using there = await Stage.open(loopback(2));
-  await using here = await Stage.open(loopback(3));
-  const served = runPerftest(there.environment, options(some));
-  const port = Number((await there.heard("listening"))["port"]);
-  const own = { ...options(some), server: loopback(2), port };
-  const [server, client] = await Promise.all([served, runPerftest(here.environment, own)]);
-  return { server, client, here, there };
-}
+import { loopback } from "../tools.fixture.js";
+import { PERF_KINDS, PERF_VERBS } from "./index.js";
+import { runBoth } from "./perftest.fixture.js";
 
 const EXCHANGES = [
   ["TCP", false],
@@ -42,15 +16,74 @@ for (const [exchange, cm] of EXCHANGES) {
     for (const verb of PERF_VERBS) {
       for (const kind of PERF_KINDS) {
         it(`ib_${verb}_${kind}: figures of 20 messages`, async () => {
-          const { server, client, there, here } = await run({ verb, kind, cm });
-          const messageBytes = verb === "atomic" ? 8 : 3000;
-          expect(client).toMatchObject([{ messageBytes, iterations: 20 }]);
-          const oneSidedLatency = kind === "lat" && (verb === "read" || verb === "atomic");
-          expect(server).toMatchObject(oneSidedLatency ? [] : [{ messageBytes, iterations: 20 }]);
+          const { server, client, there, here } = await runBoth({ verb, kind, cm });
+          const figures = [{ messageBytes: verb === "atomic" ? 8 : 3000, iterations: 20 }];
+          expect(client).toMatchObject(figures);
+          const isClientsAlone = kind === "lat" && (verb === "read" || verb === "atomic");
+          expect(server).toMatchObject(isClientsAlone ? [] : figures);
           expect(here.told.map(({ event }) => event)).toEqual(["connected", "result"]);
           expect((await there.heard("connected"))["gid"]).toBe(loopback(3));
         });
       }
     }
+
+    for (const verb of ["write", "read", "send", "atomic"] as const) {
+      it(`ib_${verb}_bw -b: both sides' figures are the sum of both`, async () => {
+        const { server, client } = await runBoth({ verb, kind: "bw", cm, bidirectional: true });
+        expect(client).toHaveLength(1);
+        expect(server).toEqual([
+          {
+            ...client[0],
+            mibPerSecond: expect.closeTo((client[0] as { mibPerSecond: number }).mibPerSecond),
+            messagesPerSecond: expect.any(Number),
+          },
+        ]);
+      });
+    }
+
+    for (const kind of PERF_KINDS) {
+      it(`ib_send_${kind} -c UD: 10 datagrams`, async () => {
+        const datagrams = { connection: "UD", size: 1000, iterations: 10 } as const;
+        const { server, client } = await runBoth({ verb: "send", kind, cm, ...datagrams });
+        expect([server, client]).toMatchObject([[{ iterations: 10 }], [{ iterations: 10 }]]);
+      });
+    }
   });
 }
+
+describe("perftest: sizes", () => {
+  it("ib_write_lat -a: 2 bytes to 8 MiB, one after the other", async () => {
+    const all = { size: "all", iterations: 5 } as const;
+    const { server, client } = await runBoth({ verb: "write", kind: "lat", ...all });
+    const sizes = Array.from({ length: 23 }, (_, index) => 2 ** (index + 1));
+    expect(client.map(({ messageBytes }) => messageBytes)).toEqual(sizes);
+    expect(server.map(({ messageBytes }) => messageBytes)).toEqual(sizes);
+  });
+
+  it("ib_send_bw -a -c UD: 2 bytes to the MTU", async () => {
+    const all = { connection: "UD", size: "all", iterations: 5 } as const;
+    const { server, client } = await runBoth({ verb: "send", kind: "bw", ...all }, { mtu: 512 });
+    const sizes = [2, 4, 8, 16, 32, 64, 128, 256, 512];
+    expect(client.map(({ messageBytes }) => messageBytes)).toEqual(sizes);
+    expect(server.map(({ messageBytes }) => messageBytes)).toEqual(sizes);
+  });
+
+  it("a server of a one-sided test takes other sizes and counts than its own", async () => {
+    const { server } = await runBoth(
+      { verb: "write", kind: "bw", size: 2, iterations: 5 },
+      { size: 70_000, iterations: 9 },
+    );
+    expect(server).toMatchObject([{ messageBytes: 70_000, iterations: 9 }]);
+  });
+
+  it("one byte; a path MTU of 256 on one side", async () => {
+    const { client, there } = await runBoth({ verb: "write", kind: "lat", size: 1 }, { mtu: 256 });
+    expect(client).toMatchObject([{ messageBytes: 1, iterations: 20 }]);
+    expect(await there.heard("connected")).toMatchObject({ mtu: 256 });
+  });
+
+  it("256 messages and more: the byte that tells them apart goes round", async () => {
+    const { client } = await runBoth({ verb: "write", kind: "lat", size: 8, iterations: 300 });
+    expect(client).toMatchObject([{ iterations: 300 }]);
+  });
+});
