@@ -52,12 +52,12 @@ export class Stack {
   readonly cm: ConnectionManager;
   readonly lane: Lane;
 
-  private constructor(options: StackOptions, poller: Poller, link: OsLink) {
+  private constructor(options: StackOptions, poller: Poller, link: OsLink, memory: OsMemorySource) {
     this.addresses = options.addresses;
     this.poller = poller;
     this.link = link;
     this.backend = link.backend;
-    this.memory = openMemorySource({ backend: link.backend });
+    this.memory = memory;
     this.device = new Device({
       addresses: link.addresses,
       linkMtus: link.linkMtus,
@@ -90,6 +90,7 @@ export class Stack {
     const backend = options.backend ?? "auto";
     const poller = openPoller(backend);
     let link: OsLink | null = null;
+    let memory: OsMemorySource | null = null;
     try {
       link = await openLink({
         addresses: options.addresses.map(String),
@@ -98,12 +99,14 @@ export class Stack {
         segmentation: options.segmentation ?? true,
         onNotice: (text) => options.log.warn(text),
       });
-      const stack = new Stack(options, poller, link);
+      memory = openMemorySource({ backend: link.backend });
+      const stack = new Stack(options, poller, link, memory);
       stack.lane.start();
       return stack;
     } catch (error) {
       link?.close();
       poller.close();
+      memory?.close();
       throw error;
     }
   }
