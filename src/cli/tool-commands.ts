@@ -2,6 +2,7 @@
 // How the test programs are called: their flags are the stock programs' where both have them.
 
 import { type Command, Option } from "commander";
+import { runPingpongCommand } from "./pingpong.js";
 import type { Reporter } from "./reporter.js";
 import { runRping } from "./rping.js";
 
@@ -35,6 +36,22 @@ export function addToolCommands(parts: CommandParts): void {
     .option("-V, --validate", "compare every byte", false)
     .option("-v, --show-pings", "tell the text of each ping", false)
     .action((options) => run(options.json, (reporter) => runRping(options, reporter)));
+  tool(parts, program.command("pingpong"))
+    .description("ibv_rc_pingpong, ibv_ud_pingpong: one message to and fro")
+    .argument("<kind>", "rc or ud")
+    .argument("[server]", "IP address to connect to; without it, be the server")
+    .option("-p, --port <port>", "TCP port", "18515")
+    .option(
+      "-s, --size <bytes>",
+      "of a message, the same on both sides (default: rc 4096, ud 2048)",
+    )
+    .option("-n, --iters <n>", "messages each way, the same on both sides", "1000")
+    .option("-m, --mtu <bytes>", "rc: path MTU, the same on both sides", "1024")
+    .option("-r, --rx-depth <n>", "receives posted", "500")
+    .option("-V, --validate", "check every byte", false)
+    .action((kind, server, options) =>
+      run(options.json, (reporter) => runPingpongCommand({ kind, server }, options, reporter)),
+    );
 }
 
 /** Flags of every test program. */

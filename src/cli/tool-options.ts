@@ -27,6 +27,20 @@ export const RPING_OPTIONS = z.object({
   showPings: z.boolean(),
 });
 
+export const PINGPONG_OPTIONS = z.object({
+  ...TOOL,
+  kind: z.enum(["rc", "ud"]),
+  server: ipAddress.optional(),
+  port,
+  size: parsed(parseSize).optional(),
+  iters: wholeNumber(1, COUNT_MAX),
+  mtu: z
+    .enum(["256", "512", "1024", "2048", "4096"])
+    .transform((text) => Number(text) as 256 | 512 | 1024 | 2048 | 4096),
+  rxDepth: wholeNumber(1, 16_000),
+  validate: z.boolean(),
+});
+
 /** @throws FarpageError EINVAL unless exactly one role is asked for. */
 export function checkRole(options: { readonly server: boolean; readonly client?: unknown }): void {
   if (options.server !== (options.client !== undefined)) return;

@@ -12,6 +12,7 @@ export {
   type PerfOptions,
   runPerftest,
 } from "./perftest/index.js";
+export { type PingpongOptions, type PingpongResult, runPingpong } from "./pingpong/index.js";
 export { bringUpRc, bringUpUd, type RcEnds, type UdEnds } from "./queue-pairs.js";
 export { type QueueOptions, Queues } from "./queues.js";
 export { type RpingClientOptions, type RpingResult, runRpingClient } from "./rping/client.js";

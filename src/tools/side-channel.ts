@@ -29,6 +29,7 @@ export class SideChannel implements Disposable {
     this.signal = signal;
     this.remoteAddress = (socket.remoteAddress ?? "").replace(/^::ffff:/, "");
     this.localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
+    this.localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
     this.ended = new Promise((resolve) => {
       this.settleEnded = resolve;
     });
