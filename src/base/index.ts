@@ -14,6 +14,6 @@ export type { Machine } from "./machine.js";
 export { HeapMemorySource, type Memory, type MemorySource } from "./memory.js";
 export { type Random, randomBelow, SeededRandom } from "./random.js";
 export { IntRing, ObjectRing } from "./ring.js";
-export { PSN_MASK, type Psn, psnAdd, psnDiff, u32Diff } from "./serial.js";
+export { PSN_MASK, type Psn, psnAdd, psnDiff, u16Diff, u32Diff } from "./serial.js";
 export { carryOf, highOf, joinHalves, lowOf, offsetFrom } from "./u64.js";
 export { decodeUtf8, encodeUtf8 } from "./utf8.js";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { PSN_MASK, psnAdd, psnDiff, u32Diff } from "./serial.js";
+import { PSN_MASK, psnAdd, psnDiff, u16Diff, u32Diff } from "./serial.js";
 
 const psn = fc.nat({ max: PSN_MASK });
 const u32 = fc.nat({ max: 0xffff_ffff });
@@ -43,6 +43,14 @@ describe("PSN arithmetic: laws", () => {
     // The facts page's bound: expected + 2^23 - 1 is still in the future, + 2^23 is a duplicate.
     expect(psnDiff(psnAdd(5, HALF - 1), 5)).toBe(HALF - 1);
     expect(psnDiff(psnAdd(5, HALF), 5)).toBe(-HALF);
+  });
+
+  it("u16Diff is the signed difference modulo 2^16", () => {
+    fc.assert(
+      fc.property(fc.nat(0xffff), fc.integer({ min: -0x8000, max: 0x7fff }), (a, n) => {
+        expect(u16Diff((a + n) & 0xffff, a)).toBe(n);
+      }),
+    );
   });
 
   it("u32Diff is the signed difference modulo 2^32", () => {

@@ -16,6 +16,11 @@ export function psnDiff(a: Psn, b: Psn): number {
   return ((a - b) << 8) >> 8;
 }
 
+/** `a - b` of two 16-bit counters as a signed number. */
+export function u16Diff(a: number, b: number): number {
+  return ((a - b) << 16) >> 16;
+}
+
 /** `a - b` of two 32-bit counters as a signed number. */
 export function u32Diff(a: number, b: number): number {
   return (a - b) | 0;

@@ -372,6 +372,20 @@ describe("connect requests", () => {
     expect(answer(scene, scene.raw.ask({ connectionId: 0, reconnectCount: 3 }))).toBe(0);
   });
 
+  it("a late request of an attempt before → refused, and the path lives; counts wrap", () => {
+    for (const [late, live] of [
+      [1, 2],
+      [0xffff, 1],
+      [0x8002, 1],
+    ] as const) {
+      const scene = new Scene();
+      scene.raw.reconnectCount = live;
+      scene.up();
+      expect(answer(scene, scene.raw.ask({ connectionId: 0, reconnectCount: late }))).toBe(104);
+      expect(scene.fate()).toBe("");
+    }
+  });
+
   it("somebody else with the UUID of a path → refused, and the path lives", () => {
     const scene = new Scene().up();
     const host = new TestHost("192.0.2.66", 66);

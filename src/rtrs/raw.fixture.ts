@@ -136,6 +136,8 @@ export class RawPeer implements Machine {
 /** A client by hand. */
 export class RawClient extends RawPeer {
   chunks: readonly RtrsDescriptor[] = [];
+  /** Of its requests to connect. */
+  reconnectCount = 1;
   private readonly server: TestHost;
   private readonly tag: number;
 
@@ -155,7 +157,7 @@ export class RawClient extends RawPeer {
     const request: RtrsConnectRequest = {
       connectionId: this.connections.length,
       connectionCount: 2,
-      reconnectCount: 1,
+      reconnectCount: this.reconnectCount,
       pathUuid: new Uint8Array(16).fill(0x11, 1).fill(this.tag, 0, 1),
       pathsUuid: new Uint8Array(16).fill(0x22, 1).fill(this.tag, 0, 1),
       firstConnection: true,

@@ -2,7 +2,7 @@
 // The server side of RTRS: listens, lets sessions and paths in by the rules of the facts page
 // (sections 4.4 and 5.1), and hands their requests to the protocol on top.
 
-import { assert, ERRNO, FarpageError, type Machine } from "../base/index.js";
+import { assert, ERRNO, FarpageError, type Machine, u16Diff } from "../base/index.js";
 import type { CmEvent, EventChannel, Listener } from "../cm/index.js";
 import {
   decodeRtrsConnectRequest,
@@ -268,8 +268,9 @@ export class RtrsServer implements Machine, ServerPathOwner {
   }
 
   private refuseKnown(path: ServerPath, event: CmEvent, request: RtrsConnectRequest): number {
-    const isAnotherAttempt = request.reconnectCount !== path.reconnectCount;
-    if (isAnotherAttempt && event.id.remoteAddress?.equals(path.peer) === true) {
+    // A request of an earlier attempt has been under way for long, and says nothing.
+    const isLaterAttempt = u16Diff(request.reconnectCount, path.reconnectCount) > 0;
+    if (isLaterAttempt && event.id.remoteAddress?.equals(path.peer) === true) {
       // The client has given its old connections up. No need to wait until a heartbeat tells us; it
       // may come in when the requests of the old ones have finished.
       path.close("the client connects anew");
