@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
 // How many bytes may be under way at once. Nobody tells a RoCE sender that a receiver's socket
 // buffer is full: datagrams just vanish, and go-back-N then pays for each of them with everything
-// behind it. So all queue pairs towards one peer share a window that starts at what a receiver is
-// known to take, is halved on loss and grows back by about one packet per window acknowledged
-// (AIMD, RFC 5681's congestion avoidance). A second window of the same kind bounds the READ
-// responses asked for.
+// behind it. So all queue pairs towards one peer share a window that never exceeds what a receiver
+// is taken to hold. A second window of the same kind bounds the READ responses asked for.
+//
+// What the peer was really granted isn't known: it may be a fiftieth of what we were. So the window
+// opens as TCP's does (RFC 5681): it starts at what every Linux socket takes, doubles per round
+// trip until the first loss (slow start), and grows slowly from there. A loss halves what was
+// really under way, not what might have been. An ACK timeout closes it to its floor, since nothing
+// is known any more; but a peer that only had no processor answers in the end, all of it, and then
+// the window is what it was (RFC 4015's idea, found out without timestamps: what is acknowledged
+// beyond the retransmission was not lost).
 //
 // What a packet costs is its payload plus what a receiving kernel charges for a small datagram.
 
@@ -12,24 +18,35 @@ import { assert } from "../base/index.js";
 
 /** Charged per packet on top of its payload: headers, and the receiving kernel's bookkeeping. */
 export const PACKET_OVERHEAD_BYTES = 512;
-/** A packet at the largest MTU; the window grows by this much per window acknowledged. */
+/** A packet at the largest MTU. */
 const PACKET_COST_MAX = 4096 + PACKET_OVERHEAD_BYTES;
 /** The window never falls below this many of the largest packets. */
 const FLOOR_PACKETS = 2;
+/**
+ * In flight at first. An unprivileged socket is granted 2 * 208 KiB where nobody has raised
+ * net.core.rmem_max, of which payload fills a third at worst.
+ */
+export const INITIAL_WINDOW_BYTES = 128 * 1024;
+/**
+ * Once a loss has shown where the bound is, the window grows by this part per window acknowledged,
+ * or by one packet where that is more: the same at 144 KiB. One packet alone would take 900 round
+ * trips, of 20 ms each where processors are scarce, from one loss to the former size of 8 MiB.
+ */
+const GROWTH_PART = 32;
 
 const NOBODY = -1;
 
 /** Links of the waiting lists: each queue pair waits for at most one window. Shared by a device. */
 export class WaitLinks {
   readonly next: Int32Array;
-  /** Whether a queue pair is in some list. */
-  readonly isWaiting: Uint8Array;
+  /** The window that a queue pair waits for; null: none. */
+  readonly windows: (ByteWindow | null)[];
   /** The room that a waiting queue pair needs to go on. */
   readonly costs: Float64Array;
 
   constructor(qpCountMax: number) {
     this.next = new Int32Array(qpCountMax).fill(NOBODY);
-    this.isWaiting = new Uint8Array(qpCountMax);
+    this.windows = new Array<ByteWindow | null>(qpCountMax).fill(null);
     this.costs = new Float64Array(qpCountMax);
   }
 }
@@ -44,17 +61,34 @@ export class ByteWindow {
   /** Smoothed round trip and its variation (RFC 6298), nanoseconds; 0 until measured. */
   rttNs = 0;
   rttVariationNs = 0;
+  /** Queue pairs that are connected through this window. */
+  userCount = 0;
+  /** When the peer acknowledged something last, on whichever queue pair. */
+  heardNs = Number.NEGATIVE_INFINITY;
 
   private readonly floorBytes: number;
   private readonly links: WaitLinks;
   private waitHead = NOBODY;
   private waitTail = NOBODY;
   private lossNs = Number.NEGATIVE_INFINITY;
+  /** Below this the window doubles per round trip: nothing was ever lost there (RFC 5681). */
+  private thresholdBytes = Number.POSITIVE_INFINITY;
+  /** What a timeout that may yet turn out groundless has taken; 0: there was none. */
+  private undoLimitBytes = 0;
+  private undoThresholdBytes = 0;
+  /** Most that was under way in this round trip and in the one before. */
+  private peakBytes = 0;
+  private peakBeforeBytes = 0;
+  private roundNs = Number.NEGATIVE_INFINITY;
 
-  constructor(maxBytes: number, links: WaitLinks) {
+  /**
+   * @param initialBytes where it starts: `maxBytes` when that is known to fit, as of our own
+   *   buffer.
+   */
+  constructor(maxBytes: number, links: WaitLinks, initialBytes = INITIAL_WINDOW_BYTES) {
     assert(maxBytes > 0, "a window is open");
     this.maxBytes = maxBytes;
-    this.limitBytes = maxBytes;
+    this.limitBytes = Math.min(maxBytes, initialBytes);
     this.floorBytes = Math.min(maxBytes, FLOOR_PACKETS * PACKET_COST_MAX);
     this.links = links;
   }
@@ -66,6 +100,7 @@ export class ByteWindow {
 
   take(cost: number): void {
     this.inFlightBytes += cost;
+    if (this.inFlightBytes > this.peakBytes) this.peakBytes = this.inFlightBytes;
   }
 
   /** `cost` is no longer under way, acknowledged or given up. */
@@ -74,24 +109,45 @@ export class ByteWindow {
     assert(this.inFlightBytes >= 0, "no more is released than was taken");
   }
 
-  /** `cost` was acknowledged: the window grows. */
+  /** `cost` was acknowledged: the window grows, unless it is far from being used as it is. */
   grow(cost: number): void {
-    if (this.limitBytes >= this.maxBytes) return;
-    const grown = this.limitBytes + (PACKET_COST_MAX * cost) / this.limitBytes;
+    const { limitBytes } = this;
+    if (limitBytes >= this.maxBytes || limitBytes >= 2 * this.flightBytes) return;
+    const part = Math.max(PACKET_COST_MAX, limitBytes / GROWTH_PART);
+    const isSlowStart = limitBytes < this.thresholdBytes;
+    const grown = limitBytes + (isSlowStart ? cost : (part * cost) / limitBytes);
     this.limitBytes = Math.min(this.maxBytes, grown);
   }
 
-  /** Packets were lost: halves the window, at most once per round trip. */
-  shrink(nowNs: number): void {
-    if (nowNs - this.lossNs < this.rttNs) return;
+  /**
+   * Packets were lost: halves what was under way, at most once per round trip.
+   * @param rttNs the round trip to that peer.
+   */
+  shrink(nowNs: number, rttNs: number): void {
+    if (nowNs - this.lossNs < rttNs) return;
     this.lossNs = nowNs;
-    this.limitBytes = Math.max(this.floorBytes, this.limitBytes / 2);
+    this.limitBytes = this.halfFlightBytes;
+    this.thresholdBytes = this.limitBytes;
+    this.undoLimitBytes = 0;
   }
 
   /** Nothing was heard for a whole ACK timeout: starts over from the floor. */
   collapse(nowNs: number): void {
     this.lossNs = nowNs;
+    // A second timeout in a row knows no more than the first.
+    if (this.limitBytes <= this.floorBytes) return;
+    this.undoLimitBytes = this.limitBytes;
+    this.undoThresholdBytes = this.thresholdBytes;
+    this.thresholdBytes = this.halfFlightBytes;
     this.limitBytes = this.floorBytes;
+  }
+
+  /** What was sent before a timeout has arrived after all: the window is as it was. */
+  restore(): void {
+    if (this.undoLimitBytes === 0) return;
+    this.limitBytes = Math.max(this.limitBytes, this.undoLimitBytes);
+    this.thresholdBytes = Math.max(this.thresholdBytes, this.undoThresholdBytes);
+    this.undoLimitBytes = 0;
   }
 
   /** Takes in one measured round trip of a packet that was sent once (Karn). */
@@ -105,14 +161,31 @@ export class ByteWindow {
     this.rttNs += (sampleNs - this.rttNs) / 8;
   }
 
-  /** Puts a queue pair that found no room for `cost` at the end of the waiting list. */
+  /** Something was acknowledged: once per round trip, forgets how much was under way before. */
+  onProgress(nowNs: number, rttNs: number): void {
+    this.heardNs = nowNs;
+    if (nowNs - this.roundNs < rttNs) return;
+    this.roundNs = nowNs;
+    this.peakBeforeBytes = this.peakBytes;
+    this.peakBytes = this.inFlightBytes;
+  }
+
+  /**
+   * Puts a queue pair that found no room for `cost` at the end of the waiting list. One that is
+   * there already keeps its place with the new cost: after going back it may need room for another
+   * packet than it first asked for. One that waits for another window stops doing so, since the
+   * request that it waited with is no longer its next.
+   */
   wait(qpIndex: number, cost: number): void {
-    this.links.costs[qpIndex] = cost;
-    if (this.links.isWaiting[qpIndex] === 1) return;
-    this.links.isWaiting[qpIndex] = 1;
-    this.links.next[qpIndex] = NOBODY;
+    const { links } = this;
+    const before = links.windows[qpIndex] as ByteWindow | null;
+    if (before !== null && before !== this) before.removeWaiter(qpIndex);
+    links.costs[qpIndex] = cost;
+    if (before === this) return;
+    links.windows[qpIndex] = this;
+    links.next[qpIndex] = NOBODY;
     if (this.waitTail === NOBODY) this.waitHead = qpIndex;
-    else this.links.next[this.waitTail] = qpIndex;
+    else links.next[this.waitTail] = qpIndex;
     this.waitTail = qpIndex;
   }
 
@@ -125,7 +198,7 @@ export class ByteWindow {
     if (qpIndex === NOBODY || !this.hasRoom(this.links.costs[qpIndex] as number)) return NOBODY;
     this.waitHead = this.links.next[qpIndex] as number;
     if (this.waitHead === NOBODY) this.waitTail = NOBODY;
-    this.links.isWaiting[qpIndex] = 0;
+    this.links.windows[qpIndex] = null;
     return qpIndex;
   }
 
@@ -141,9 +214,20 @@ export class ByteWindow {
       if (previous === NOBODY) this.waitHead = next;
       else this.links.next[previous] = next;
       if (this.waitTail === qpIndex) this.waitTail = previous;
-      this.links.isWaiting[qpIndex] = 0;
+      this.links.windows[qpIndex] = null;
       return;
     }
+  }
+
+  /** Most that was under way lately, when what is lost now was sent. */
+  private get flightBytes(): number {
+    return Math.max(this.peakBytes, this.peakBeforeBytes);
+  }
+
+  /** Half of it; the loss of a packet among few says nothing about a buffer. */
+  private get halfFlightBytes(): number {
+    const flight = Math.max(INITIAL_WINDOW_BYTES, this.flightBytes);
+    return Math.max(this.floorBytes, Math.min(this.limitBytes, flight) / 2);
   }
 }
 

@@ -18,7 +18,7 @@ import {
   syndromeKind,
   syndromeValue,
 } from "../wire/index.js";
-import { costOfPackets } from "./byte-window.js";
+import { type ByteWindow, costOfPackets } from "./byte-window.js";
 import { DROP_REASON, type DropReason } from "./counters.js";
 import type { Flow } from "./flow.js";
 import { writeNative64 } from "./native64.js";
@@ -256,6 +256,8 @@ function advanceHead(requester: Requester, slot: number, toPacket: number): void
   requester.unaPacket = toPacket;
   requester.unaPsn = psnAdd(requester.unaPsn, toPacket - from);
   if (isCursorHere && toPacket > sentPacket) {
+    // It went back for nothing: what it would have repeated next had arrived.
+    windowOf(requester, isRead).restore();
     requester.sendPacket = toPacket;
     requester.sendPsn = requester.unaPsn;
   }
@@ -268,19 +270,16 @@ function advanceHead(requester: Requester, slot: number, toPacket: number): void
 }
 
 function release(requester: Requester, isRead: boolean, cost: number): void {
-  const { device } = requester;
-  if (isRead) {
-    requester.readTaken -= cost;
-    device.readWindow.release(cost);
-    device.readWindow.grow(cost);
-    device.wakeOne(device.readWindow);
-  } else {
-    const { window } = requester.qp.flow as Flow;
-    requester.sendTaken -= cost;
-    window.release(cost);
-    window.grow(cost);
-    device.wakeOne(window);
-  }
+  const window = windowOf(requester, isRead);
+  if (isRead) requester.readTaken -= cost;
+  else requester.sendTaken -= cost;
+  window.release(cost);
+  window.grow(cost);
+  requester.device.wakeOne(window);
+}
+
+function windowOf(requester: Requester, isRead: boolean): ByteWindow {
+  return isRead ? requester.device.readWindow : (requester.qp.flow as Flow).window;
 }
 
 /** Something was acknowledged: counters start over, timers too, and the cursor may go on. */
@@ -294,10 +293,13 @@ function afterProgress(requester: Requester, nowNs: number): void {
     requester.stage = REQUESTER_STAGE.RUN;
     requester.rnrDeadlineNs = Number.POSITIVE_INFINITY;
   }
+  const { window } = qp.flow as Flow;
   if (requester.timedPsn >= 0 && psnDiff(requester.unaPsn, requester.timedPsn) > 0) {
-    (qp.flow as Flow).window.addRoundTrip(nowNs - requester.timedNs);
+    window.addRoundTrip(nowNs - requester.timedNs);
     requester.timedPsn = -1;
   }
+  window.onProgress(nowNs, window.rttNs);
+  device.readWindow.onProgress(nowNs, window.rttNs);
   armTimers(requester, nowNs);
   if (requester.probeStage !== PROBE_STAGE.NONE) onProbeProgress(requester, nowNs);
   qp.retire();

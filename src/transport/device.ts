@@ -133,7 +133,7 @@ export class Device {
     this.wrCountMax = options.wrCountMax ?? WR_COUNT_MAX;
     this.waitLinks = new WaitLinks(qpCountMax);
     this.flows = new FlowTable(this.addresses, windowBytes, FLOW_COUNT_MAX, this.waitLinks);
-    this.readWindow = new ByteWindow(receiveBytes, this.waitLinks);
+    this.readWindow = new ByteWindow(receiveBytes, this.waitLinks, receiveBytes);
     // Four pieces under way keep a READ flowing.
     const piece = Math.floor(receiveBytes / 4 / MTU_MAX) * MTU_MAX;
     this.readPieceBytes = Math.min(READ_PIECE_BYTES_MAX, Math.max(MTU_MAX, piece));

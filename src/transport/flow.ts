@@ -34,8 +34,10 @@ export class Flow implements TxFlow {
 
 /**
  * Flows by their key. Bounded: a host that answers whoever writes to it would otherwise collect a
- * flow per forged address. When full the oldest is forgotten; it stays valid for who holds it, only
- * a later request for the same key makes another object, and the two don't share GSO sends.
+ * flow per forged address. When full the one that was asked for least recently is forgotten; it
+ * stays valid for who holds it, only a later request for the same key makes another object, and the
+ * two don't share GSO sends. A window is kept as long as queue pairs use it: two windows to one
+ * host would fill its buffer twice.
  */
 export class FlowTable {
   private readonly addresses: readonly IpAddress[];
@@ -70,22 +72,33 @@ export class FlowTable {
     const host = `${port}>${destination}`;
     const key = `${host}/${trafficClass}`;
     const known = this.flows.get(key);
-    if (known !== undefined) return known;
-    let window = this.windows.get(host);
-    if (window === undefined) {
-      window = new ByteWindow(this.windowBytes, this.links);
-      forgetOldest(this.windows, this.countMax);
-      this.windows.set(host, window);
+    if (known !== undefined) {
+      renew(this.flows, key, known);
+      renew(this.windows, host, known.window);
+      return known;
     }
+    const window = this.windows.get(host) ?? new ByteWindow(this.windowBytes, this.links);
+    renew(this.windows, host, window);
     const flow = new Flow(port, source, destination, trafficClass, window);
-    forgetOldest(this.flows, this.countMax);
     this.flows.set(key, flow);
+    forgetOldest(this.flows, this.countMax, () => true);
+    forgetOldest(this.windows, this.countMax, (other) => other.userCount === 0 && other !== window);
     return flow;
   }
 }
 
-function forgetOldest<T>(map: Map<string, T>, countMax: number): void {
-  if (map.size < countMax) return;
-  const oldest = map.keys().next();
-  if (oldest.done !== true) map.delete(oldest.value);
+/** Makes an entry the newest of its map, which keeps them in the order of their insertion. */
+function renew<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key);
+  map.set(key, value);
+}
+
+/** Forgets the oldest of those that may be forgotten; the others become the newest. */
+function forgetOldest<T>(map: Map<string, T>, countMax: number, may: (value: T) => boolean): void {
+  let left = map.size;
+  for (const [key, value] of map) {
+    if (map.size <= countMax || left-- === 0) return;
+    map.delete(key);
+    if (!may(value)) map.set(key, value);
+  }
 }

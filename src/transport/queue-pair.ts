@@ -335,7 +335,7 @@ export class QpCore {
     this.sendCq.removeCompletionsOf(this.qpn);
     this.recvCq.removeCompletionsOf(this.qpn);
     this.hasHeardPeer = false;
-    this.flow = null;
+    this.setFlow(null);
     this.isDrainedWanted = false;
   }
 
@@ -384,7 +384,7 @@ export class QpCore {
     this.port = attributes.port ?? this.port;
     this.accessFlags = attributes.accessFlags ?? this.accessFlags;
     this.qkey = this.type === QP_TYPE.GSI ? QKEY_GSI : (attributes.qkey ?? this.qkey);
-    this.flow = (attributes.addressVector?.flow as Flow | undefined) ?? this.flow;
+    this.setFlow((attributes.addressVector?.flow as Flow | undefined) ?? this.flow);
     this.pathMtu = attributes.pathMtu ?? this.pathMtu;
     this.destinationQpn = attributes.destinationQpn ?? this.destinationQpn;
     this.maxRdAtomic = attributes.maxRdAtomic ?? this.maxRdAtomic;
@@ -443,6 +443,12 @@ export class QpCore {
       const status = WC_STATUS.WR_FLUSH_ERR;
       this.recvCq.push(wrId, status, WC_OPCODE.RECV, 0, 0, 0, this.qpn, 0, 0, false);
     }
+  }
+
+  private setFlow(flow: Flow | null): void {
+    if (this.flow !== null) this.flow.window.userCount--;
+    this.flow = flow;
+    if (flow !== null) flow.window.userCount++;
   }
 
   private leaveWindows(): void {

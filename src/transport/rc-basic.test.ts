@@ -3,6 +3,7 @@
 // which farpage sends once for all that a turn has brought.
 
 import { describe, expect, it } from "vitest";
+import type { Flow } from "./flow.js";
 import { Pair } from "./network.fixture.js";
 import { SEND_FLAG, WR_OPCODE } from "./work-request.js";
 
@@ -165,6 +166,8 @@ describe("RC, nothing lost", () => {
 
   it("rc-long-message: AckReq on every 64th packet and the last", () => {
     const pair = new Pair({ pathMtu: 256 });
+    // Wide open, so that it gives no reason to ask sooner.
+    (pair.qpA.flow as Flow).window.limitBytes = 1 << 20;
     pair.write(1, 51_200);
     pair.runToRest();
     const asking = pair.conversation().filter((line) => line.endsWith("!"));

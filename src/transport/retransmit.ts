@@ -11,6 +11,7 @@
 // cursor.
 
 import { psnDiff } from "../base/index.js";
+import type { ByteWindow } from "./byte-window.js";
 import type { Flow } from "./flow.js";
 import type { Requester } from "./requester.js";
 import { PROBE_STAGE, REQUESTER_STAGE } from "./requester-stage.js";
@@ -38,11 +39,21 @@ export function armTimers(requester: Requester, nowNs: number): void {
     requester.ackDeadlineNs = NEVER;
     requester.probeDeadlineNs = NEVER;
   } else {
-    requester.ackDeadlineNs = nowNs + requester.qp.ackTimeoutNs;
+    requester.ackDeadlineNs = nowNs + ackPatienceNs(requester);
     requester.probeCount = 0;
     armProbe(requester, nowNs);
   }
   publishDeadline(requester);
+}
+
+/**
+ * The time to wait for an ACK: as the code says, longer where round trips are. IBTA vol1 §9.7.6.1.3
+ * allows up to four times as much, and a peer that has to wait for a processor needs it.
+ */
+function ackPatienceNs(requester: Requester): number {
+  const { ackTimeoutNs } = requester.qp;
+  const { rttNs, rttVariationNs } = (requester.qp.flow as Flow).window;
+  return Math.min(4 * ackTimeoutNs, Math.max(ackTimeoutNs, 2 * (rttNs + 4 * rttVariationNs)));
 }
 
 /** Sets the probe timer for the next of a row of probes, each after twice the time of the last. */
@@ -77,19 +88,21 @@ export function onTimer(requester: Requester, nowNs: number): void {
 }
 
 function onAckTimeout(requester: Requester, nowNs: number): void {
-  const { counters, readWindow } = requester.device;
-  counters.timeouts++;
+  requester.device.counters.timeouts++;
   requester.qp.counters.timeouts++;
-  const window = isReadOldest(requester) ? readWindow : (requester.qp.flow as Flow).window;
-  window.collapse(nowNs);
+  const window = windowOfOldest(requester);
+  // Where other queue pairs hear from that host, the way there is open: this one's peer is gone.
+  if (nowNs - window.heardNs >= requester.qp.ackTimeoutNs) window.collapse(nowNs);
   retry(requester);
   // From here on a sequence NAK is news again.
   requester.isRecovering = false;
 }
 
 function onProbeTimer(requester: Requester, nowNs: number): void {
-  if (requester.probeStage === PROBE_STAGE.SUSPECT) {
-    // The probe's answer has come, and nothing for what had been sent before it.
+  const isSuspect = requester.probeStage === PROBE_STAGE.SUSPECT;
+  if (isSuspect && requester.unaPsn === requester.probeEndPsn) {
+    // The peer had exactly what the probe gave it, and nothing of what was sent before it. (One
+    // that got further had received more, and only stopped in the middle: it is probed again.)
     onLoss(requester, nowNs);
     goBack(requester);
     return;
@@ -121,9 +134,7 @@ export function onProbeProgress(requester: Requester, nowNs: number): void {
 
 /** A loss was seen: the window that the lost packets took shrinks. */
 export function onLoss(requester: Requester, nowNs: number): void {
-  const isRead = isReadOldest(requester);
-  const window = isRead ? requester.device.readWindow : (requester.qp.flow as Flow).window;
-  window.shrink(nowNs);
+  windowOfOldest(requester).shrink(nowNs, (requester.qp.flow as Flow).window.rttNs);
 }
 
 /**
@@ -157,9 +168,11 @@ export function goBack(requester: Requester): void {
   requester.device.activate(requester.qp);
 }
 
-/** Whether the oldest request waits for data, so that what was lost is probably a response. */
-function isReadOldest(requester: Requester): boolean {
-  const { queue } = requester;
-  if (queue.headIndex === queue.tailIndex) return false;
-  return isReadOrAtomic(queue.opcodes[queue.slotOf(queue.headIndex)] as number);
+/** The window that what was lost has probably filled: a response's if the oldest awaits data. */
+function windowOfOldest(requester: Requester): ByteWindow {
+  const { queue, device, qp } = requester;
+  const slot = queue.slotOf(queue.headIndex);
+  const isRead =
+    queue.headIndex !== queue.tailIndex && isReadOrAtomic(queue.opcodes[slot] as number);
+  return isRead ? device.readWindow : (qp.flow as Flow).window;
 }

@@ -5,13 +5,24 @@
 import { describe, expect, it } from "vitest";
 import { SeededRandom } from "../base/index.js";
 import { bthOpcode, RC } from "../wire/index.js";
-import { ByteWindow, WaitLinks } from "./byte-window.js";
+import { ByteWindow, INITIAL_WINDOW_BYTES, WaitLinks } from "./byte-window.js";
 import type { Flow } from "./flow.js";
 import { connect, Pair } from "./network.fixture.js";
 import { SendWorkRequest, WR_OPCODE } from "./work-request.js";
 
 function flowWindow(pair: Pair): ByteWindow {
   return (pair.qpA.flow as Flow).window;
+}
+
+/** Two of the largest packets. */
+const FLOOR = 2 * 4608;
+
+/** One round trip: `bytes` leave and are acknowledged. */
+function fly(window: ByteWindow, bytes: number): void {
+  window.take(bytes);
+  window.release(bytes);
+  window.grow(bytes);
+  window.onProgress(0, 0);
 }
 
 /** Most bytes of UDP payload that were between the hosts at once, from A to B. */
@@ -105,21 +116,96 @@ describe("window of bytes in flight", () => {
     expect(pair.a.completions()).toEqual(["1 SUCCESS"]);
   });
 
-  it("loss halves it once per round trip, a timeout closes it, progress opens it", () => {
+  it("starts small, doubles per round trip while it is used, up to what it may be", () => {
     const window = new ByteWindow(1 << 20, new WaitLinks(4));
-    window.addRoundTrip(1000);
-    window.shrink(5000);
-    window.shrink(5500);
+    expect(window.limitBytes).toBe(INITIAL_WINDOW_BYTES);
+    fly(window, INITIAL_WINDOW_BYTES / 4);
+    expect(window.limitBytes).toBe(INITIAL_WINDOW_BYTES);
+    const limits = [1, 2, 3, 4].map(() => {
+      fly(window, window.limitBytes);
+      return window.limitBytes;
+    });
+    expect(limits).toEqual([1 << 18, 1 << 19, 1 << 20, 1 << 20]);
+  });
+
+  it("loss halves what was under way, once per round trip; from there it grows slowly", () => {
+    const window = new ByteWindow(8 << 20, new WaitLinks(4), 8 << 20);
+    // 8 MiB were allowed; one was used, so that one was too much.
+    window.take(1 << 20);
+    window.shrink(5000, 1000);
+    window.shrink(5500, 1000);
     expect(window.limitBytes).toBe(1 << 19);
-    window.shrink(6000);
+    window.shrink(6000, 1000);
     expect(window.limitBytes).toBe(1 << 18);
+    window.release(1 << 20);
+    let trips = 0;
+    for (; window.limitBytes < 1 << 19; trips++) fly(window, window.limitBytes);
+    expect(trips).toBeGreaterThan(15);
+    expect(trips).toBeLessThan(30);
+  });
+
+  it("a lost packet among few says nothing about the peer's buffer", () => {
+    const window = new ByteWindow(8 << 20, new WaitLinks(4), 8 << 20);
+    window.take(600);
+    for (let i = 0; i < 10; i++) window.shrink(8000 + 2000 * i, 1000);
+    expect(window.limitBytes).toBe(FLOOR);
+    const other = new ByteWindow(8 << 20, new WaitLinks(4), 8 << 20);
+    other.take(600);
+    other.shrink(0, 0);
+    expect(other.limitBytes).toBe(INITIAL_WINDOW_BYTES / 2);
+  });
+
+  it("a timeout closes it; a few round trips open it to half of what was under way", () => {
+    const window = new ByteWindow(1 << 20, new WaitLinks(4), 1 << 20);
+    window.take(1 << 20);
     window.collapse(7000);
-    const floor = window.limitBytes;
-    expect(floor).toBe(2 * 4608);
-    for (let i = 0; i < 10; i++) window.shrink(8000 + 2000 * i);
-    expect(window.limitBytes).toBe(floor);
-    for (let i = 0; i < 1_000_000; i++) window.grow(4608);
+    window.collapse(8000);
+    window.release(1 << 20);
+    expect(window.limitBytes).toBe(FLOOR);
+    let trips = 0;
+    for (; window.limitBytes < 1 << 19; trips++) fly(window, window.limitBytes);
+    expect(trips).toBe(6);
+    window.restore();
     expect(window.limitBytes).toBe(1 << 20);
+  });
+
+  it("a timeout that proves groundless is undone; a loss since then stands", () => {
+    const window = new ByteWindow(1 << 20, new WaitLinks(4), 1 << 20);
+    window.take(1 << 20);
+    window.collapse(1000);
+    window.restore();
+    expect(window.limitBytes).toBe(1 << 20);
+    window.collapse(2000);
+    window.shrink(9000, 1000);
+    window.restore();
+    expect(window.limitBytes).toBe(FLOOR);
+  });
+
+  it("who waits for another window than before leaves the first line", () => {
+    const links = new WaitLinks(8);
+    const [sends, reads] = [new ByteWindow(10_000, links), new ByteWindow(10_000, links)];
+    sends.take(10_000);
+    reads.take(10_000);
+    sends.wait(3, 4608);
+    sends.wait(5, 4608);
+    reads.wait(3, 9000);
+    sends.release(5000);
+    expect([sends.takeWaiter(), sends.takeWaiter()]).toEqual([5, -1]);
+    expect(reads.takeWaiter()).toBe(-1);
+    reads.release(9000);
+    expect(reads.takeWaiter()).toBe(3);
+  });
+
+  it("who waits twice for one window keeps its place, and needs what it asked for last", () => {
+    const window = new ByteWindow(10_000, new WaitLinks(8));
+    window.take(10_000);
+    window.wait(3, 600);
+    window.wait(5, 600);
+    window.wait(3, 4608);
+    window.release(1000);
+    expect(window.takeWaiter()).toBe(-1);
+    window.release(4000);
+    expect([window.takeWaiter(), window.takeWaiter()]).toEqual([3, 5]);
   });
 
   it("waiters go on in their order; one that leaves is skipped", () => {
