@@ -156,6 +156,7 @@ common(program.command("perf"))
   .option("-t, --tx-depth <n>", "requests under way", "128")
   .option("-r, --rx-depth <n>", "receives posted", "512")
   .option("-o, --outs <n>", "READs and atomics under way", "128")
+  .option("-u, --qp-timeout <n>", "ACK timeout, 4 us * 2^n", "18")
   .action((verb, kind, server, options) =>
     run(options.json, (reporter) => runPerf({ verb, kind, server }, options, reporter)),
   );

@@ -117,6 +117,7 @@ export const PERF_OPTIONS = z.object({
   txDepth: wholeNumber(1, 16_000),
   rxDepth: wholeNumber(1, 16_000),
   outs: wholeNumber(1, 128),
+  qpTimeout: wholeNumber(1, 31),
 });
 
 /**

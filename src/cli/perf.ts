@@ -31,6 +31,7 @@ export async function runPerf(
     txDepth: options.txDepth,
     rxDepth: options.rxDepth,
     outReads: options.outs,
+    ackTimeout: options.qpTimeout,
   };
   await runTool({ ...options, peer }, reporter, async (environment) => {
     await runPerftest(environment, perf);

@@ -7,9 +7,6 @@ import { type CmChannel, connectError, FarpageError, type IpAddress } from "../.
 import type { QueuePair } from "../../verbs/index.js";
 import { interruptible, type ToolEnvironment } from "../environment.js";
 
-/** perftest's ACK timeout, coded: 67 ms. */
-export const ACK_TIMEOUT = 14;
-
 /** What ends when the connection does. */
 export interface CmLink {
   readonly id: CmId;
@@ -103,7 +100,7 @@ export class CmDoor implements Disposable {
   }
 
   /** Accepts. @throws FarpageError when the peer has gone. */
-  async accept(event: CmEvent, maker: QpMaker): Promise<CmConnection> {
+  async accept(event: CmEvent, maker: QpMaker, ackTimeout: number): Promise<CmConnection> {
     const { id } = event;
     const qp = maker.createQp();
     const link = this.linkOf(id);
@@ -120,7 +117,7 @@ export class CmDoor implements Disposable {
     id.accept({
       responderResources: Math.min(responderResources, maxQpRdAtom),
       initiatorDepth: Math.min(initiatorDepth, maxQpInitRdAtom),
-      ackTimeout: ACK_TIMEOUT,
+      ackTimeout,
     });
     const { type, status } = await answer;
     if (type !== "ESTABLISHED") throw connectError(type, status, String(id.remoteAddress));

@@ -6,7 +6,7 @@ import { IpAddress } from "../../runtime/index.js";
 import type { ProtectionDomain } from "../../verbs/index.js";
 import type { ToolEnvironment } from "../environment.js";
 import { SideChannel, SideListener } from "../side-channel.js";
-import { ACK_TIMEOUT, CmDoor } from "./cm-door.js";
+import { CmDoor } from "./cm-door.js";
 import { CmExchange, CmExchangeEnd } from "./cm-exchange.js";
 import { type Exchange, TcpExchange } from "./exchange.js";
 import {
@@ -127,7 +127,7 @@ async function awaitCm(
   const port = door.listen(options.port, "TCP");
   if (options.connection === "UD") door.listen(port, "UDP");
   tellListening(environment, options, port);
-  return door.accept(await door.request("TCP", { isPatient: true }), end);
+  return door.accept(await door.request("TCP", { isPatient: true }), end, options.ackTimeout);
 }
 
 function connectCm(
@@ -138,7 +138,8 @@ function connectCm(
 ) {
   const destination = IpAddress.parse(options.server ?? "");
   const target = { source: sourceFor(environment, destination), destination, port: options.port };
-  const depths = { responderResources: 0, initiatorDepth: 0, ackTimeout: ACK_TIMEOUT };
+  const { ackTimeout } = options;
+  const depths = { responderResources: 0, initiatorDepth: 0, ackTimeout };
   return door.connect("TCP", target, end, depths);
 }
 

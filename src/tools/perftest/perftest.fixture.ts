@@ -19,6 +19,7 @@ export function optionsOf(some: SomeOptions): PerfOptions {
     txDepth: 8,
     rxDepth: 16,
     outReads: PERF_DEFAULTS.outReads,
+    ackTimeout: PERF_DEFAULTS.ackTimeout,
     ...some,
   };
 }

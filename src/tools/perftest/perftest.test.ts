@@ -2,9 +2,10 @@
 // farpage as both sides of every test, over loopback.
 
 import { describe, expect, it } from "vitest";
-import { loopback } from "../tools.fixture.js";
+import { loopback, Stage } from "../tools.fixture.js";
 import { PERF_KINDS, PERF_VERBS } from "./index.js";
-import { runBoth } from "./perftest.fixture.js";
+import { optionsOf, runBoth } from "./perftest.fixture.js";
+import { Session } from "./session.js";
 
 const EXCHANGES = [
   ["TCP", false],
@@ -86,4 +87,21 @@ describe("perftest: sizes", () => {
     const { client } = await runBoth({ verb: "write", kind: "lat", size: 8, iterations: 300 });
     expect(client).toMatchObject([{ iterations: 300 }]);
   });
+});
+
+describe("perftest: queue pairs", () => {
+  for (const cm of [false, true]) {
+    it(`${cm ? "RDMA CM" : "TCP"}: both sides wait a second, or as long as told`, async () => {
+      await using there = await Stage.open(loopback(2));
+      await using here = await Stage.open(loopback(3));
+      const some = { verb: "read", kind: "lat", cm } as const;
+      const opening = Session.open(there.environment, optionsOf(some));
+      const port = Number((await there.heard("listening"))["port"]);
+      const own = { ...optionsOf(some), port, server: loopback(2), ackTimeout: 16 };
+      const [server, client] = await Promise.all([opening, Session.open(here.environment, own)]);
+      const timeouts = [server, client].map((session) => session.qp.queryQp().timeout);
+      expect(timeouts).toEqual([18, 16]);
+      for (const session of [client, server]) session.close();
+    });
+  }
 });

@@ -20,7 +20,7 @@ import {
 import { CompletionReader, completionFailure } from "../completions.js";
 import type { ToolEnvironment } from "../environment.js";
 import { bringUpRc, bringUpUd } from "../queue-pairs.js";
-import { ACK_TIMEOUT, type CmConnection, type CmDoor, type QpMaker } from "./cm-door.js";
+import type { CmConnection, CmDoor, QpMaker } from "./cm-door.js";
 import { type Agreement, agree, type Conversation, converse } from "./conversation.js";
 import type { Exchange } from "./exchange.js";
 import { PLACE_BINARY_BYTES, type Place } from "./messages.js";
@@ -232,7 +232,7 @@ export class Session implements Disposable {
       pathMtu: agreement.mtu as PathMtu,
       maxRdAtomic: Math.min(own.outReads, theirs.outReads),
       maxDestRdAtomic: own.outReads,
-      timeout: ACK_TIMEOUT,
+      timeout: options.ackTimeout,
     });
   }
 
@@ -261,7 +261,9 @@ export class Session implements Disposable {
   private awaitConnection(door: CmDoor, maker: QpMaker): Promise<CmConnection> {
     const from = IpAddress.parse(this.exchange.remoteAddress);
     const portSpace = this.options.connection === "UD" ? "UDP" : "TCP";
-    return door.request(portSpace, { from }).then((event) => door.accept(event, maker));
+    return door
+      .request(portSpace, { from })
+      .then((event) => door.accept(event, maker, this.options.ackTimeout));
   }
 
   private askForConnection(door: CmDoor, maker: QpMaker): Promise<CmConnection> {
@@ -276,7 +278,7 @@ export class Session implements Disposable {
     return door.connect(options.connection === "UD" ? "UDP" : "TCP", target, maker, {
       responderResources: depth,
       initiatorDepth: depth,
-      ackTimeout: ACK_TIMEOUT,
+      ackTimeout: options.ackTimeout,
       pathMtu: agreement.mtu as PathMtu,
     });
   }
