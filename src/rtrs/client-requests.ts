@@ -23,6 +23,8 @@ export type RequestGate = "SHUT" | "URGENT" | "OPEN";
 
 /** Message slots start at multiples of this, so that two never share a cache line. */
 const SLOT_ALIGNMENT = 64;
+/** An answer is waited for at most 2^6 times as long as the first time. */
+const ANSWER_DOUBLINGS_MAX = 6;
 
 export class ClientRequests {
   gate: RequestGate = "SHUT";
@@ -228,6 +230,21 @@ export class ClientRequests {
     }
   }
 
+  /**
+   * Whether the server has left a request unanswered for `timeoutNs`, doubled each time that it was
+   * issued again, so that a device which is slow and no more gets the time that it needs. Time
+   * counts from the first look that finds a request.
+   */
+  isAnswerOverdue(nowNs: number, timeoutNs: number): boolean {
+    for (const slot of this.slots) {
+      if (slot.state !== "ISSUED") continue;
+      if (slot.seenNs < 0) slot.seenNs = nowNs;
+      const doublings = Math.min(slot.request.reissueCount, ANSWER_DOUBLINGS_MAX);
+      if (nowNs - slot.seenNs >= timeoutNs * 2 ** doublings) return true;
+    }
+    return false;
+  }
+
   /** Whether some will complete in the next `completeFailing`. */
   get hasFailing(): boolean {
     return this.failing.count > 0;
@@ -305,6 +322,7 @@ export class ClientRequests {
     slot.state = "ISSUED";
     slot.connection = connection;
     slot.wasIssued = true;
+    slot.seenNs = -1;
     const chunks = this.path.chunks as ChunkTable;
     const isTaken = (this.sender as ClientSender).issue(slot, connection, chunks);
     // A dead connection takes nothing; when the path fails the request is recalled.

@@ -30,6 +30,8 @@ export class ClientSlot {
   sequence = 0;
   /** Whether it has been issued since it was submitted. */
   wasIssued = false;
+  /** While ISSUED: when a look at all requests first found it there; -1 before that. */
+  seenNs = -1;
   /** While ISSUED: `region` is open to the server, unless the server has closed it already. */
   isOpen = false;
 

@@ -86,6 +86,8 @@ export interface RtrsClientCounters {
 const IO_BYTES_MIN = 512;
 /** Of the error with which a session ends that was told to. */
 const CLOSED_CODE = "ESHUTDOWN";
+/** How closely an answer that does not come is noticed: a quarter of its time. */
+const LOOKS_PER_TIMEOUT = 4;
 
 export class RtrsClient implements Machine, ClientPathOwner {
   readonly sessionName: string;
@@ -106,6 +108,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
   private replies: Slab | null = null;
   /** Down: when requests are not to wait any longer. */
   private requestDeadlineNs = Infinity;
+  /** When to look for requests that the server does not answer, if any is in flight. */
+  private lookNs = -Infinity;
   /** Once the session is to end: why. */
   private closeError: FarpageError | null = null;
   private nowNs = 0;
@@ -287,6 +291,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.pollEvents();
     this.poller.poll();
     if (requests.isBroken) this.breakPath();
+    if (nowNs >= this.lookNs && requests.inflight > 0) this.lookForOverdue(nowNs);
     path.pump(nowNs);
     if (nowNs >= this.requestDeadlineNs) this.expire();
     requests.completeFailing();
@@ -302,7 +307,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
     const { requests } = this;
     const isDue = requests.hasFailing || requests.isBroken || this.isPermitDue();
     if (isDue || this.poller.isReady) return this.nowNs;
-    return Math.min(this.path.deadlineNs(), this.requestDeadlineNs);
+    const lookNs = requests.inflight > 0 ? this.lookNs : Infinity;
+    return Math.min(this.path.deadlineNs(), this.requestDeadlineNs, lookNs);
   }
 
   private isPermitDue(): boolean {
@@ -445,6 +451,15 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.requestDeadlineNs = Infinity;
     this.requests.refusalErrno = ERRNO.ETIMEDOUT;
     this.requests.failWaiting(ERRNO.ETIMEDOUT);
+  }
+
+  /** A heartbeat tells that the server's service connection is alive, and of no other. */
+  private lookForOverdue(nowNs: number): void {
+    const { answerTimeoutNs } = this.settings;
+    this.lookNs = nowNs + answerTimeoutNs / LOOKS_PER_TIMEOUT;
+    if (this.state !== "CONNECTED") return;
+    if (!this.requests.isAnswerOverdue(nowNs, answerTimeoutNs)) return;
+    this.path.fail(new FarpageError("ETIMEDOUT", "the server leaves a request unanswered"));
   }
 
   private breakPath(): void {

@@ -72,6 +72,11 @@ export interface RtrsClientOptions {
   readonly disconnectTimeoutNs?: number;
   /** Requests still waiting when the session has been down this long fail; default Infinity. */
   readonly requestTimeoutNs?: number;
+  /**
+   * A request that a connected server has not answered for so long makes the session connect anew,
+   * default 60 s; with each reissue it gets twice the time. Found by a quarter of it late.
+   */
+  readonly answerTimeoutNs?: number;
   /** Heartbeat interval (default 5 s) and how many may be missed (default 5). */
   readonly heartbeatIntervalNs?: number;
   readonly heartbeatMissedMax?: number;
@@ -146,6 +151,7 @@ export function clientSettings(options: RtrsClientOptions): ClientSettings {
       500 * MILLISECOND,
     ),
     requestTimeoutNs: duration("requestTimeoutNs", options.requestTimeoutNs, Infinity),
+    answerTimeoutNs: duration("answerTimeoutNs", options.answerTimeoutNs, 60 * SECOND),
     ...heartbeatSettings(options),
   };
 }
