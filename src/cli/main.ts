@@ -146,6 +146,7 @@ common(program.command("perf"))
   .option("-s, --size <bytes>", "of a message (default: 64K for bw, 2 for lat, 8 for atomic)")
   .option("-a, --all", "every power of two from 2 bytes to 8 MiB", false)
   .option("-n, --iterations <n>", "messages (default: 5000 for bw, 1000 for lat)")
+  .option("-D, --duration <seconds>", "measure for so long instead: one-way write, read, atomic bw")
   .option("-p, --port <port>", "TCP or RDMA CM port", "18515")
   .option("-R, --cm", "connect by RDMA CM", false)
   .addOption(

@@ -109,6 +109,7 @@ export const PERF_OPTIONS = z.object({
   size: parsed(parseSize).optional(),
   all: z.boolean(),
   iterations: wholeNumber(1, 1e9).optional(),
+  duration: seconds.refine((value) => value > 0, "more than 0 seconds are wanted").optional(),
   port: wholeNumber(0, 65_535),
   cm: z.boolean(),
   connection: z.enum(["RC", "UD"]),

@@ -26,6 +26,7 @@ export async function runPerf(
     connection: options.connection,
     size: options.all ? "all" : (options.size ?? defaultSize(options)),
     iterations: options.iterations ?? defaultIterations(options),
+    durationMs: options.duration === undefined ? undefined : options.duration * 1000,
     bidirectional: options.bidirectional,
     mtu: options.mtu as PerfOptions["mtu"],
     txDepth: options.txDepth,

@@ -110,6 +110,7 @@ describe("options that don't go together → EINVAL", () => {
     ["atomics of 16 bytes", { verb: "atomic", kind: "lat", size: 16 }, /atomics/],
     ["a bidirectional latency", { verb: "send", kind: "lat", bidirectional: true }, /bandwidth/],
     ["4 iterations", { verb: "send", kind: "lat", iterations: 4 }, /iterations/],
+    ["SENDs for a time", { verb: "send", kind: "bw", durationMs: 10 }, /--duration/],
     ["no bytes", { verb: "send", kind: "bw", size: 0 }, /bytes/],
     ["half a byte", { verb: "send", kind: "bw", size: 0.5 }, /bytes/],
   ] as const)("%s", async (_, some, message) => {

@@ -25,6 +25,8 @@ export interface PerfOptions {
   readonly size: number | "all";
   /** Messages of each measurement, at least 5, as the peer's. */
   readonly iterations: number;
+  /** Measures for so long instead, where the client alone works (-D); the server need not know. */
+  readonly durationMs?: number | undefined;
   /** Both sides send (-b): `bw` alone. */
   readonly bidirectional: boolean;
   /** Path MTU at most; default what the link carries. */
@@ -98,6 +100,10 @@ export function checkPerfOptions(options: PerfOptions): void {
   if (options.bidirectional && kind !== "bw") refuse("--bidirectional is of bandwidth tests");
   if (options.bidirectional && size === "all") {
     refuse("--bidirectional and --all don't go together");
+  }
+  const isForTime = kind === "bw" && verb !== "send" && !options.bidirectional && size !== "all";
+  if (options.durationMs !== undefined && !isForTime) {
+    refuse("--duration is of one-way write, read and atomic bandwidth, of one size");
   }
   if (size !== "all" && !(Number.isInteger(size) && size >= 1 && size <= SIZE_MAX)) {
     refuse(`a message has 1 to ${SIZE_MAX} bytes, not ${size}`);

@@ -3,6 +3,7 @@
 
 import { describe, expect, it } from "vitest";
 import { loopback, Stage } from "../tools.fixture.js";
+import type { BandwidthFigures } from "./figures.js";
 import { PERF_KINDS, PERF_VERBS } from "./index.js";
 import { optionsOf, runBoth } from "./perftest.fixture.js";
 import { Session } from "./session.js";
@@ -75,6 +76,14 @@ describe("perftest: sizes", () => {
       { size: 70_000, iterations: 9 },
     );
     expect(server).toMatchObject([{ messageBytes: 70_000, iterations: 9 }]);
+  });
+
+  it("ib_read_bw -D: for a time, and the server hears how many there were", async () => {
+    const { client, server } = await runBoth({ verb: "read", kind: "bw" }, { durationMs: 50 });
+    expect(server).toMatchObject([{ iterations: client[0]?.iterations }]);
+    expect(client[0]?.iterations).toBeGreaterThan(0);
+    const { iterations, messagesPerSecond } = client[0] as BandwidthFigures;
+    expect(iterations / messagesPerSecond).toBeGreaterThanOrEqual(0.05);
   });
 
   it("one byte; a path MTU of 256 on one side", async () => {

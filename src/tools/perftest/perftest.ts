@@ -92,7 +92,8 @@ async function measureBandwidth(session: Session, size: number): Promise<Bandwid
   const { iterations } = options;
   const sends = session.isClient || options.bidirectional;
   const receives = options.verb === "send" && (!session.isClient || options.bidirectional);
-  const depth = Math.min(options.txDepth, iterations);
+  const depth =
+    options.durationMs === undefined ? Math.min(options.txDepth, iterations) : options.txDepth;
   const sink = receives
     ? new Sink({
         qp,
@@ -108,6 +109,7 @@ async function measureBandwidth(session: Session, size: number): Promise<Bandwid
         cq: session.sendCq,
         wr: session.request(size),
         iterations,
+        durationMs: options.durationMs,
         depth,
         signalEvery: size > SIGNAL_EVERY_BYTES_MAX ? 1 : Math.min(SIGNAL_EVERY, depth),
       })
@@ -120,7 +122,11 @@ async function measureBandwidth(session: Session, size: number): Promise<Bandwid
     stream?.stop();
   }
   const measured = stream ?? sink;
-  return bandwidthOf(size, iterations, (measured?.endNs ?? 0) - (measured?.startNs ?? 0));
+  return bandwidthOf(
+    size,
+    stream?.count ?? iterations,
+    (measured?.endNs ?? 0) - (measured?.startNs ?? 0),
+  );
 }
 
 async function measureLatency(session: Session, size: number): Promise<LatencyFigures> {

@@ -108,6 +108,8 @@ export interface StreamOptions {
   readonly cq: CompletionQueue;
   readonly wr: SendWorkRequest;
   readonly iterations: number;
+  /** Posts for so long instead, and waits for what is under way. */
+  readonly durationMs?: number | undefined;
   /** Requests under way at once. */
   readonly depth: number;
   /** One request in so many asks for a completion, 1 .. depth. */
@@ -117,16 +119,24 @@ export interface StreamOptions {
 /** Bandwidth, at the side that posts: keeps so many requests under way. */
 export class Stream extends Traffic {
   private readonly options: StreamOptions;
+  /** Requests in all; by time, known when the time is over. */
+  private total: number;
   private posted = 0;
   private completed = 0;
 
   constructor(options: StreamOptions) {
     super();
     this.options = options;
+    this.total = options.durationMs === undefined ? options.iterations : Number.POSITIVE_INFINITY;
+  }
+
+  /** Requests that have completed. */
+  get count(): number {
+    return this.completed;
   }
 
   protected step(): void {
-    const { cq, iterations } = this.options;
+    const { cq } = this.options;
     for (let count = BATCH; count === BATCH; ) {
       count = cq.pollCq(this.batch);
       for (let i = 0; i < count; i++) {
@@ -138,17 +148,20 @@ export class Stream extends Traffic {
         this.completed = wc.wrId;
       }
     }
-    if (this.completed === iterations) this.finish();
+    if (this.completed === this.total) this.finish();
     else this.post();
   }
 
   private post(): void {
-    const { qp, wr, iterations, depth, signalEvery } = this.options;
+    const { qp, wr, durationMs, depth, signalEvery } = this.options;
     if (this.posted === 0) this.startNs = nowNs();
-    while (this.posted < iterations && this.posted - this.completed < depth) {
+    // One more, so that the last one asks for a completion.
+    const isOver = durationMs !== undefined && nowNs() - this.startNs >= durationMs * 1e6;
+    if (isOver && this.total > this.posted) this.total = this.posted + 1;
+    while (this.posted < this.total && this.posted - this.completed < depth) {
       const number = this.posted + 1;
       wr.wrId = number;
-      const wantsWord = number % signalEvery === 0 || number === iterations;
+      const wantsWord = number % signalEvery === 0 || number === this.total;
       wr.sendFlags = wantsWord ? SEND_FLAG.SIGNALED : 0;
       const errno = qp.tryPostSend(wr);
       if (errno !== 0) {
