@@ -2,6 +2,7 @@
 // How the test programs are called: their flags are the stock programs' where both have them.
 
 import { type Command, Option } from "commander";
+import { runConnections } from "./connections.js";
 import { runPingpongCommand } from "./pingpong.js";
 import type { Reporter } from "./reporter.js";
 import { runRping } from "./rping.js";
@@ -51,6 +52,34 @@ export function addToolCommands(parts: CommandParts): void {
     .option("-V, --validate", "check every byte", false)
     .action((kind, server, options) =>
       run(options.json, (reporter) => runPingpongCommand({ kind, server }, options, reporter)),
+    );
+  connections(parts, "ucmatose", {
+    description: "ucmatose: many connections at once, messages both ways, disconnects",
+    port: "7471",
+  });
+  connections(parts, "udaddy", {
+    description: "udaddy: queue pairs resolved by RDMA CM, datagrams both ways",
+    port: "7174",
+  });
+}
+
+/** ucmatose and udaddy: the same flags, other protocols. */
+function connections(
+  parts: CommandParts,
+  name: "ucmatose" | "udaddy",
+  text: { readonly description: string; readonly port: string },
+): void {
+  tool(parts, parts.program.command(name))
+    .description(text.description)
+    .option("-s, --server", "wait for a client", false)
+    .option("--client <ip>", "connect to this server")
+    .option("-p, --port <port>", "RDMA CM port", text.port)
+    .option("-c, --connections <n>", "how many, the same on both sides", "1")
+    .option("-C, --count <n>", "messages each way on each, the same on both sides", "10")
+    .option("-S, --size <bytes>", "of a message, the same on both sides", "100")
+    .option("-V, --validate", "compare the bytes", false)
+    .action((options) =>
+      parts.run(options.json, (reporter) => runConnections(name, options, reporter)),
     );
 }
 

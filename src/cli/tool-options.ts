@@ -41,6 +41,18 @@ export const PINGPONG_OPTIONS = z.object({
   validate: z.boolean(),
 });
 
+/** Of ucmatose and udaddy. */
+export const CONNECTIONS_OPTIONS = z.object({
+  ...TOOL,
+  server: z.boolean(),
+  client: ipAddress.optional(),
+  port,
+  connections: wholeNumber(1, 4096),
+  count: wholeNumber(0, 16_000),
+  size: parsed(parseSize),
+  validate: z.boolean(),
+});
+
 /** @throws FarpageError EINVAL unless exactly one role is asked for. */
 export function checkRole(options: { readonly server: boolean; readonly client?: unknown }): void {
   if (options.server !== (options.client !== undefined)) return;

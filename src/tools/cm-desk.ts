@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Connections of a tool: librdmacm's ids, with their events awaited.
 
+import { setMaxListeners } from "node:events";
 import type { AcceptOptions, CmEvent, CmId, ConnectOptions, PortSpace } from "../cm/index.js";
 import {
   type CmChannel,
@@ -160,6 +161,8 @@ export class CmDesk implements CmChannelUser, Disposable {
   constructor(environment: ToolEnvironment) {
     this.environment = environment;
     this.channel = environment.host.openChannel(this);
+    // Each connection waits with the same signal, and there may be hundreds.
+    setMaxListeners(0, environment.signal);
   }
 
   /**

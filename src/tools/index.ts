@@ -18,3 +18,5 @@ export { type QueueOptions, Queues } from "./queues.js";
 export { type RpingClientOptions, type RpingResult, runRpingClient } from "./rping/client.js";
 export { type RpingServerOptions, runRpingServer } from "./rping/server.js";
 export { SideChannel, SideListener } from "./side-channel.js";
+export { runUcmatose, type UcmatoseOptions, type UcmatoseResult } from "./ucmatose/ucmatose.js";
+export { runUdaddy, type UdaddyOptions, type UdaddyResult } from "./udaddy/udaddy.js";

@@ -162,7 +162,7 @@ describe("pingpong with a peer that is none", () => {
       ["", "ETIMEDOUT"],
     ] as const) {
       const stage = Stage.beside(pair.server);
-      const { ended, port } = await serving(stage, { timeoutMs: 200 });
+      const { ended, port } = await serving(stage, { timeoutMs: 1_000 });
       const channel = await SideChannel.connect({ address: "127.0.0.1", port, signal });
       channel.write(text);
       expect(await ended).toMatchObject({ code });

@@ -173,7 +173,7 @@ describe("rping with a peer that is none", () => {
 
   it("a client that says nothing → ETIMEDOUT; a persistent server goes on", async () => {
     await using pair = await both(4, 11);
-    const { ended } = await serving(pair.server, { persistent: true, timeoutMs: 1_000 });
+    const { ended } = await serving(pair.server, { persistent: true, timeoutMs: 2_000 });
     const { environment } = pair.client;
     using desk = new CmDesk(environment);
     const pd = environment.host.openDevice().allocPd();
