@@ -245,8 +245,12 @@ export class RawServer extends RawPeer {
     for (const event of this.requests.splice(0)) {
       const connection = this.add(event.id);
       this.postReceives(connection, 30);
-      const privateData = encodeRtrsConnectReply(this.reply);
+      const privateData = this.replyBytes();
       event.id.accept({ privateData, responderResources: 0, initiatorDepth: 0 });
     }
+  }
+
+  protected replyBytes(): Uint8Array {
+    return encodeRtrsConnectReply(this.reply);
   }
 }
