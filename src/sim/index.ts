@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+export { type LinkTap, TapLink } from "../trace/index.js";
 export { happens } from "./chance.js";
 export { EventHeap } from "./event-heap.js";
 export { FaultLink, type FaultLinkOptions } from "./fault-link.js";
@@ -29,5 +30,4 @@ export {
   SimWorld,
   type SimWorldOptions,
 } from "./sim-world.js";
-export { type LinkTap, TapLink } from "./tap-link.js";
 export { TraceHash } from "./trace-hash.js";

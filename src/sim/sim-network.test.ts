@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
 import { IpAddress, SeededRandom } from "../base/index.js";
+import { TapLink } from "../trace/index.js";
 import { type RxBurst, TxBatch, type TxFlow } from "../transport/index.js";
 import { FaultLink } from "./fault-link.js";
 import { SimClock } from "./sim-clock.js";
 import type { SimLink, SimLinkOptions } from "./sim-link.js";
 import { type PathFaults, SimNetwork } from "./sim-network.js";
-import { TapLink } from "./tap-link.js";
 
 const LEFT = IpAddress.parse("192.0.2.1");
 const RIGHT = IpAddress.parse("192.0.2.2");

@@ -29,9 +29,10 @@ export function internetChecksum(view: DataView, offset: number, length: number)
 }
 
 /**
- * Writes an IPv4 header of 20 bytes, DF set, for UDP.
+ * Writes an IPv4 header of 20 bytes for UDP.
  * @param source, destination addresses as 32-bit words.
  * @param payloadLength bytes behind the header.
+ * @param dontFragment whether DF is set, as it is in everything that farpage and rxe send.
  */
 export function writeIpv4Header(
   view: DataView,
@@ -41,12 +42,13 @@ export function writeIpv4Header(
   trafficClass: number,
   payloadLength: number,
   identification: number,
+  dontFragment = true,
 ): void {
   view.setUint8(offset, 0x45);
   view.setUint8(offset + 1, trafficClass);
   view.setUint16(offset + 2, IPV4_HEADER_BYTES + payloadLength);
   view.setUint16(offset + 4, identification);
-  view.setUint16(offset + 6, DONT_FRAGMENT);
+  view.setUint16(offset + 6, dontFragment ? DONT_FRAGMENT : 0);
   view.setUint8(offset + 8, HOP_LIMIT);
   view.setUint8(offset + 9, IP_PROTOCOL_UDP);
   view.setUint16(offset + 10, 0);
