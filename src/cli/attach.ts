@@ -12,6 +12,7 @@ import {
   type RnbdUri,
 } from "../runtime/index.js";
 import { createLog } from "./log.js";
+import { observing } from "./observe.js";
 import { ATTACH_OPTIONS, checkOptions, defaultDataDirectory } from "./options.js";
 import type { Reporter } from "./reporter.js";
 import { type StopCause, StopSignal } from "./signals.js";
@@ -38,6 +39,7 @@ export async function runAttach(
     ...(options.ioTimeout === undefined ? {} : { ioTimeoutMs: options.ioTimeout * 1000 }),
     backend: options.backend,
     segmentation: options.segmentation,
+    ...observing("attach", options),
     log: createLog(options),
     onSession: (up, text) => reporter.event(up ? "connected" : "disconnected", { text }, text),
   });

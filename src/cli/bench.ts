@@ -19,6 +19,7 @@ import {
   startBenchResponder,
 } from "../runtime/index.js";
 import { createLog } from "./log.js";
+import { observing } from "./observe.js";
 import { BENCH_OPTIONS, checkOptions } from "./options.js";
 import type { Reporter } from "./reporter.js";
 import { StopSignal } from "./signals.js";
@@ -71,6 +72,7 @@ export async function runBench(
       addresses: [initiator],
       backend: options.backend,
       segmentation: options.segmentation,
+      ...observing("bench", options),
       log: createLog(options),
     });
     for (const name of chosen) {

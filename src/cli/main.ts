@@ -10,7 +10,9 @@ import { runBench } from "./bench.js";
 import { runPerf } from "./perf.js";
 import { ignoreBrokenPipe, Reporter } from "./reporter.js";
 import { runServe } from "./serve.js";
+import { runStat } from "./stat.js";
 import { addToolCommands } from "./tool-commands.js";
+import { runTrace } from "./trace.js";
 import { runUp } from "./up.js";
 
 const packageJson = z
@@ -37,6 +39,7 @@ function common(command: Command): Command {
   return command
     .option("--json", "one JSON object a line on standard output", false)
     .option("--verbose", "log what happens to standard error", false)
+    .option("--trace <file>", "write every packet to a file from the first on (pcapng)")
     .addOption(
       new Option("--backend <which>", "how to reach the system: foreign calls, or Node alone")
         .choices(["auto", "native", "node"])
@@ -163,6 +166,29 @@ common(program.command("perf"))
   );
 
 addToolCommands({ program, common, collect, run });
+program
+  .command("trace")
+  .description("what a running instance sends and receives, as pcapng for tshark and Wireshark")
+  .argument("[instance]", "process id, command or address; not needed when only one runs")
+  .requiredOption("-w, --write <file>", "the file; - is standard output")
+  .option("--data <dir>", "the instance whose state is in this folder")
+  .option("--duration <seconds>", "stop after so long")
+  .option("--packets <n>", "stop after so many packets")
+  .option("--filter <what>", "a peer's address or a QPN (0x12ab); may be repeated", collect)
+  .option("--snap <bytes>", "bytes of each packet that are kept at most")
+  .option("--buffer <size>", "memory for what the file has not taken yet (default: 16M)")
+  .option("--json", "one JSON object on standard output", false)
+  .action((target, options) =>
+    run(options.json, (reporter) => runTrace(target, options, reporter)),
+  );
+
+program
+  .command("stat")
+  .description("what a running instance has counted, by queue pair")
+  .argument("[instance]", "process id, command or address; not needed when only one runs")
+  .option("--data <dir>", "the instance whose state is in this folder")
+  .option("--json", "one JSON object on standard output", false)
+  .action((target, options) => run(options.json, (reporter) => runStat(target, options, reporter)));
 
 async function run(json: boolean, command: (reporter: Reporter) => Promise<void>): Promise<void> {
   const reporter = new Reporter(json);

@@ -20,6 +20,7 @@ export const COMMON = {
   verbose: z.boolean(),
   backend: z.enum(["auto", "native", "node"]),
   segmentation: z.boolean(),
+  trace: z.string().optional(),
 };
 
 export const wholeNumber = (min: number, max: number) =>
@@ -119,6 +120,31 @@ export const PERF_OPTIONS = z.object({
   rxDepth: wholeNumber(1, 16_000),
   outs: wholeNumber(1, 128),
   qpTimeout: wholeNumber(1, 31),
+});
+
+/** A packet filter: a QPN, decimal or hexadecimal, or the address of a peer. */
+const filter = parsed((text): number | IpAddress => {
+  const qpn = /^(?:qpn=)?(0x[0-9a-f]+|\d+)$/i.exec(text)?.[1];
+  if (qpn === undefined) return IpAddress.parse(text);
+  const value = Number(qpn);
+  if (value > 0xff_ffff) throw new FarpageError("EINVAL", `${text}: a QPN has 24 bits`);
+  return value;
+});
+
+export const TRACE_OPTIONS = z.object({
+  json: z.boolean(),
+  write: z.string().min(1),
+  data: z.string().optional(),
+  duration: seconds.optional(),
+  packets: wholeNumber(1, Number.MAX_SAFE_INTEGER).optional(),
+  filter: z.array(filter).default([]),
+  snap: wholeNumber(64, 65_535).optional(),
+  buffer: parsed(parseSize).optional(),
+});
+
+export const STAT_OPTIONS = z.object({
+  json: z.boolean(),
+  data: z.string().optional(),
 });
 
 /**

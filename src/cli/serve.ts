@@ -4,6 +4,7 @@
 import { resolve } from "node:path";
 import { formatSize, ServerHost } from "../runtime/index.js";
 import { createLog } from "./log.js";
+import { observing } from "./observe.js";
 import { checkOptions, SERVE_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
 import { type StopCause, StopSignal } from "./signals.js";
@@ -25,6 +26,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     alwaysInvalidate: options.alwaysInvalidate,
     backend: options.backend,
     segmentation: options.segmentation,
+    ...observing("serve", options),
     log: createLog(options),
   });
   const addresses = server.addresses.map(String);

@@ -6,6 +6,7 @@ import { networkInterfaces } from "node:os";
 import { FarpageError, IpAddress, localAddressTowards, openHost } from "../runtime/index.js";
 import type { ToolEnvironment } from "../tools/index.js";
 import { createLog } from "./log.js";
+import { commandName, observing } from "./observe.js";
 import type { Reporter } from "./reporter.js";
 import { StopSignal } from "./signals.js";
 
@@ -14,6 +15,7 @@ export interface ToolOptions {
   readonly verbose: boolean;
   readonly backend: "auto" | "native" | "node";
   readonly segmentation: boolean;
+  readonly trace?: string | undefined;
   /** Local addresses; default: towards `peer`, or every address of this machine. */
   readonly address?: readonly IpAddress[] | undefined;
   /** Whom a client talks to; null for a server. */
@@ -40,6 +42,7 @@ export async function runTool(
     addresses: await localAddressesFor(options),
     backend: options.backend,
     segmentation: options.segmentation,
+    ...observing(commandName(), options),
     log: createLog(options),
   });
   try {

@@ -4,13 +4,14 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, constants, existsSync, mkdirSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join, parse, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { AttachHost, FarpageError, IpAddress } from "../runtime/index.js";
 import { attachedFields, attachedText, socketIn } from "./attach.js";
 import { createLog } from "./log.js";
+import { observing } from "./observe.js";
 import { checkOptions, defaultDataDirectory, UP_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
 import { StopSignal } from "./signals.js";
@@ -55,6 +56,7 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
     "--segmentation",
     options.segmentation ? "on" : "off",
     ...(options.verbose ? ["--verbose"] : []),
+    ...(options.trace === undefined ? [] : ["--trace", serverTrace(options.trace)]),
     ...(options.json ? [] : ["--plain-log"]),
   ];
   const { server, addresses } = await startServer(serveArguments, options.address);
@@ -68,6 +70,7 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
       connectTimeoutMs: 20_000,
       backend: options.backend,
       segmentation: options.segmentation,
+      ...observing("up", { ...options, data: folder }),
       log: createLog(options),
     });
   } catch (error) {
@@ -88,6 +91,12 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
     }
   }
   reporter.event("stopped", {}, `stopped; the disk stays in ${file}`);
+}
+
+/** The server is another process and needs a file of its own: "x.pcapng" and "x-server.pcapng". */
+function serverTrace(path: string): string {
+  const { dir, name, ext } = parse(path);
+  return join(dir, `${name}-server${ext}`);
 }
 
 function dataFolder(path: string): string {

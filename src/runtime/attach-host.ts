@@ -15,10 +15,11 @@ import { RNBD_ACCESS, RnbdClient, type RnbdDevice } from "../rnbd/index.js";
 import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
 import { NbdEndpoint } from "./nbd-endpoint.js";
+import { type ObserveOptions, observed } from "./observe/index.js";
 import { Stack } from "./stack.js";
 import { formatSize, type NbdEndpointAddress, nbdUri, type RnbdUri } from "./uri.js";
 
-export interface AttachHostOptions {
+export interface AttachHostOptions extends ObserveOptions {
   readonly addresses: readonly IpAddress[];
   readonly target: RnbdUri;
   /** Further volumes of the same server, opened in the same session; no name twice. */
@@ -140,6 +141,7 @@ export class AttachHost {
       onFailure: (error) => failure.fail(error),
       backend: options.backend ?? "auto",
       segmentation: options.segmentation ?? true,
+      ...observed(options),
     });
     let listener: StreamListener | null = null;
     try {

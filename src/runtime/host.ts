@@ -23,9 +23,10 @@ import {
 } from "./connection.js";
 import { Failure } from "./failure.js";
 import { type Log, SILENT_LOG } from "./log.js";
+import { type ObserveOptions, observed } from "./observe/index.js";
 import { Stack } from "./stack.js";
 
-export interface HostOptions {
+export interface HostOptions extends ObserveOptions {
   /** Local IP addresses, at least one; UDP port 4791 is bound on each. */
   readonly addresses: readonly string[];
   /** `"node"` forces `node:dgram` instead of foreign calls; default: what the system has. */
@@ -72,6 +73,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
     log: options.log ?? SILENT_LOG,
     backend: options.backend ?? "auto",
     segmentation: options.segmentation ?? true,
+    ...observed(options),
     onFailure: (error) => failure.fail(error),
   });
   return new Host(stack, failure);

@@ -28,6 +28,18 @@ export {
   openHost,
 } from "./host.js";
 export type { Log } from "./log.js";
+export {
+  ControlClient,
+  type HostStatistics,
+  helloOf,
+  type Instance,
+  listInstances,
+  type ObserveOptions,
+  receiveTrace,
+  STATISTICS,
+  type TraceControlRequest,
+  type TraceResult,
+} from "./observe/index.js";
 export { type ExportedVolume, ServerHost, type ServerHostOptions } from "./server-host.js";
 export {
   formatSize,

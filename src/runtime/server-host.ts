@@ -7,13 +7,14 @@ import { RnbdServer } from "../rnbd/index.js";
 import { RtrsServer } from "../rtrs/index.js";
 import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
+import { type ObserveOptions, observed } from "./observe/index.js";
 import { RepeatedWarning } from "./repeated-warning.js";
 import { Stack } from "./stack.js";
 import type { VolumeSpec } from "./uri.js";
 import { warnOfErrors } from "./volume-errors.js";
 import { type OpenVolume, openVolumes } from "./volumes.js";
 
-export interface ServerHostOptions {
+export interface ServerHostOptions extends ObserveOptions {
   readonly addresses: readonly IpAddress[];
   /** RTRS port. */
   readonly port: number;
@@ -123,6 +124,7 @@ export class ServerHost {
       onFailure: (error) => failure.fail(error),
       backend: options.backend ?? "auto",
       segmentation: options.segmentation ?? true,
+      ...observed(options),
     });
     let open: readonly OpenVolume[] = [];
     try {

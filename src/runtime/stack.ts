@@ -21,8 +21,9 @@ import { Device } from "../transport/index.js";
 import { Context } from "../verbs/index.js";
 import { Lane } from "./lane.js";
 import type { Log } from "./log.js";
+import { type ObserveOptions, Observer, TracedLink } from "./observe/index.js";
 
-export interface StackOptions {
+export interface StackOptions extends ObserveOptions {
   /** Local addresses, at least one. */
   readonly addresses: readonly IpAddress[];
   /** `"node"` forces the fallback without foreign calls; default `"auto"`. */
@@ -46,13 +47,20 @@ export class Stack {
   readonly random = new SystemRandom();
   readonly poller: Poller;
   readonly memory: OsMemorySource;
-  readonly link: OsLink;
+  readonly link: TracedLink;
   readonly device: Device;
   readonly context: Context;
   readonly cm: ConnectionManager;
   readonly lane: Lane;
+  /** What can be seen of this stack from outside; set once it is open. */
+  observer: Observer | null = null;
 
-  private constructor(options: StackOptions, poller: Poller, link: OsLink, memory: OsMemorySource) {
+  private constructor(
+    options: StackOptions,
+    poller: Poller,
+    link: TracedLink,
+    memory: OsMemorySource,
+  ) {
     this.addresses = options.addresses;
     this.poller = poller;
     this.link = link;
@@ -83,7 +91,7 @@ export class Stack {
   }
 
   /**
-   * Binds the addresses' ports and starts the lane.
+   * Binds the addresses' ports and starts the lane, with what `ObserveOptions` asks for.
    * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE, EACCES with what to do about it.
    */
   static async open(options: StackOptions): Promise<Stack> {
@@ -100,7 +108,8 @@ export class Stack {
         onNotice: (text) => options.log.warn(text),
       });
       memory = openMemorySource({ backend: link.backend });
-      const stack = new Stack(options, poller, link, memory);
+      const stack = new Stack(options, poller, new TracedLink(link), memory);
+      stack.observer = await Observer.open(stack.link, stack.device, options, options.log);
       stack.lane.start();
       return stack;
     } catch (error) {
@@ -158,6 +167,7 @@ export class Stack {
     this.lane.wake();
     await this.until(() => this.cm.goodbyeCount === 0, GOODBYE_TIMEOUT_MS);
     await this.lane.stop();
+    await this.observer?.close();
     this.cm.release();
     this.context.close();
     this.link.close();

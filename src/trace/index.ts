@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+export { BlockWalker } from "./block-walker.js";
 export { ByteRing } from "./byte-ring.js";
 export { headerBytesOf, writeSentHeaders } from "./datagram.js";
 export { PacketFilter } from "./filter.js";

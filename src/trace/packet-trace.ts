@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// A trace of what a link sends and receives: a tap that turns datagrams into pcapng blocks in a ring
-// of bytes, and whoever writes them away takes them from there. The ring is all the memory that a
-// trace ever has. A reader that is too slow costs packets of the trace, never of the link; how many
-// stands in the trace, in the next packet's block (`epb_dropcount`) and in the statistics at the end.
+// A trace of what a link sends and receives: a tap that turns datagrams into pcapng blocks in a
+// ring of bytes, and whoever writes them away takes them from there. The ring is all the memory
+// that a trace ever has. A reader that is too slow costs packets of the trace, never of the link;
+// how many stands in the trace: in the next packet's block (`epb_dropcount`) and in the statistics
+// at the end.
 //
 // IP and UDP headers are made up (`datagram.ts`) so that the ICRC of a packet is right in the trace
 // exactly when it was right on the wire: what was sent has the IP identification that its place in
@@ -188,7 +189,7 @@ export class PacketTrace implements LinkTap {
     this.ring.commit(end);
   }
 
-  /** Room for a packet of `length` bytes of UDP payload. @returns -1, counted, when there is none. */
+  /** Room for a packet of `length` payload bytes. @returns -1, counted, when there is none. */
   private reserve(port: PortTrace, length: number): number {
     const at = this.ring.reserve(PACKET_OVERHEAD_BYTES_MAX + port.headerBytes + length);
     if (at < 0) {

@@ -59,7 +59,7 @@ export class Timestamp {
   private readonly baseHigh: number;
   private readonly baseLow: number;
 
-  /** @param epochMs the time of day at zero of the clock that `set` is given, whole milliseconds. */
+  /** @param epochMs the time of day at zero of the clock that `set` is given, an integer. */
   constructor(epochMs: number) {
     // epochMs is 41 bits: times 10^6 in two steps that stay exact.
     const upper = Math.floor(epochMs / 65_536) * 1_000_000;

@@ -132,9 +132,8 @@ function readOptions(body: DataView, from: number): Options {
 
 function text(option: DataView | undefined): string {
   if (option === undefined) return "";
-  return new TextDecoder().decode(
-    new Uint8Array(option.buffer, option.byteOffset, option.byteLength),
-  );
+  const { buffer, byteOffset, byteLength } = option;
+  return String.fromCharCode(...new Uint8Array(buffer, byteOffset, byteLength));
 }
 
 function count(option: DataView | undefined): number {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// `farpage trace`: what a running instance sends and receives, as pcapng.
+
+import { type FileHandle, open } from "node:fs/promises";
+import { FarpageError, type Instance, receiveTrace } from "../runtime/index.js";
+import { findInstance } from "./instances.js";
+import { checkOptions, TRACE_OPTIONS } from "./options.js";
+import type { Reporter } from "./reporter.js";
+import { StopSignal } from "./signals.js";
+
+/** Where the bytes go. */
+interface Output {
+  /** Told to people; null: to standard output, which is the trace's own. */
+  readonly name: string | null;
+  write(bytes: Uint8Array): Promise<void>;
+  /** @param wholeBytes the file is cut there. */
+  end(wholeBytes: number): Promise<void>;
+  /** Settles when nobody reads any more. */
+  readonly gone: Promise<void>;
+}
+
+export async function runTrace(
+  target: string | undefined,
+  raw: unknown,
+  reporter: Reporter,
+): Promise<void> {
+  const options = checkOptions(TRACE_OPTIONS, raw);
+  const stop = new StopSignal();
+  const instance = await findInstance(target, options.data);
+  const output = options.write === "-" ? standardOutput() : await openFile(options.write);
+  const peers = options.filter.flatMap((part) => (typeof part === "number" ? [] : [String(part)]));
+  const qpns = options.filter.filter((part) => typeof part === "number");
+  let timer: NodeJS.Timeout | undefined;
+  const over = new Promise<void>((resolve) => {
+    if (options.duration !== undefined) timer = setTimeout(resolve, options.duration * 1000);
+    void stop.wait(new Promise<never>(() => {})).then(() => resolve());
+    void output.gone.then(resolve);
+  });
+  const request = {
+    ...(peers.length === 0 ? {} : { peers }),
+    ...(qpns.length === 0 ? {} : { qpns }),
+    ...(options.packets === undefined ? {} : { packets: options.packets }),
+    ...(options.snap === undefined ? {} : { snapBytes: options.snap }),
+    ...(options.buffer === undefined ? {} : { ringBytes: options.buffer }),
+  };
+  let wholeBytes = 0;
+  try {
+    const result = await receiveTrace(
+      instance,
+      request,
+      (bytes) => output.write(bytes),
+      over,
+      () => tellStart(instance, output, reporter),
+    );
+    wholeBytes = result.wholeBytes;
+    const { packetCount: packets, droppedCount: dropped, isComplete } = result;
+    const lost = dropped === 0 ? "" : `; ${dropped} more came too fast and are not in it`;
+    const text = `${packets} packets${lost}`;
+    if (output.name === null) {
+      if (!reporter.json) process.stderr.write(`farpage: ${text}\n`);
+    } else {
+      reporter.event("traced", { file: output.name, packets, dropped, isComplete }, text);
+    }
+    if (!isComplete) reporter.warn("the instance ended in the middle of the trace");
+  } catch (error) {
+    // Whoever read standard output has seen enough.
+    if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw error;
+  } finally {
+    clearTimeout(timer);
+    await output.end(wholeBytes);
+  }
+}
+
+function tellStart(instance: Instance, output: Output, reporter: Reporter): void {
+  const { pid, name, addresses } = instance;
+  const text = `tracing ${name} (process ${pid}) on ${addresses.join(", ")}; Ctrl-C ends it`;
+  if (output.name === null) {
+    if (!reporter.json) process.stderr.write(`farpage: ${text}\n`);
+  } else {
+    reporter.event("tracing", { pid, name, addresses, file: output.name }, text);
+  }
+}
+
+async function openFile(path: string): Promise<Output> {
+  let file: FileHandle;
+  try {
+    file = await open(path, "w", 0o600);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
+    throw new FarpageError(code, `can't write ${path}: ${code}`, { cause });
+  }
+  return {
+    name: path,
+    gone: new Promise(() => {}),
+    async write(bytes) {
+      for (let at = 0; at < bytes.length; ) {
+        at += (await file.write(bytes, at, bytes.length - at)).bytesWritten;
+      }
+    },
+    async end(wholeBytes) {
+      const facts = await file.stat();
+      // Half a block at the end would be an error to every reader.
+      if (facts.isFile() && wholeBytes > 0) await file.truncate(wholeBytes);
+      await file.close();
+    },
+  };
+}
+
+function standardOutput(): Output {
+  const { stdout } = process;
+  if (stdout.isTTY) {
+    throw new FarpageError("EINVAL", "--write -: a trace is no text; send it to tshark or a file");
+  }
+  return {
+    name: null,
+    gone: new Promise((resolve) => stdout.once("error", () => resolve())),
+    write: (bytes) =>
+      new Promise((resolve, reject) => {
+        stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
+      }),
+    end: async () => {},
+  };
+}

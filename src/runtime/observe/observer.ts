@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+// What can be seen of a running stack from outside: its traces and its control socket.
+
+import { FarpageError, IpAddress } from "../../base/index.js";
+import { PacketFilter } from "../../trace/index.js";
+import { type Device, QP_TYPE } from "../../transport/index.js";
+import type { Log } from "../log.js";
+import { type ControlAnswer, type ControlConnection, ControlServer } from "./control-server.js";
+import {
+  CONTROL_VERSION,
+  type ControlRequest,
+  type Hello,
+  type TraceControlRequest,
+} from "./protocol.js";
+import { runtimeFolder } from "./runtime-folder.js";
+import { statisticsOf } from "./statistics.js";
+import { openTraceFile, type TraceRequest, Traces } from "./trace-session.js";
+import type { TracedLink } from "./traced-link.js";
+
+/** How a host lets itself be looked at. Part of the options of every kind of host. */
+export interface ObserveOptions {
+  /** Every packet from the first on is written to this file (pcapng); default none. */
+  readonly traceFile?: string;
+  /** Answers `farpage trace` and `farpage stat` on a Unix socket; default: it does not. */
+  readonly control?: {
+    /** How people call it: the command, "serve". */
+    readonly name: string;
+    /** Its state folder, by which it can be found. */
+    readonly data?: string;
+    /** Where the socket is; default `runtimeFolder()`. */
+    readonly folder?: string;
+  };
+}
+
+/** See the head of the file. */
+export class Observer {
+  readonly traces: Traces;
+  private readonly link: TracedLink;
+  private readonly device: Device;
+  private readonly options: ObserveOptions;
+  private readonly startedMs = Date.now();
+  private server: ControlServer | null = null;
+
+  private constructor(link: TracedLink, device: Device, options: ObserveOptions) {
+    this.link = link;
+    this.device = device;
+    this.options = options;
+    this.traces = new Traces(link);
+  }
+
+  /**
+   * Begins the trace that is wanted and listens. A control socket that can't be had is a warning.
+   * @throws FarpageError when the trace's file can't be written.
+   */
+  static async open(
+    link: TracedLink,
+    device: Device,
+    options: ObserveOptions,
+    log: Log,
+  ): Promise<Observer> {
+    const observer = new Observer(link, device, options);
+    if (options.traceFile !== undefined) {
+      const session = observer.traces.start({}, await openTraceFile(options.traceFile));
+      void session.done.then(() => {
+        if (session.failure !== null) log.error(`the trace has ended: ${session.failure}`);
+        else if (session.droppedCount > 0) {
+          log.warn(`the trace lacks ${session.droppedCount} packets: its file was too slow`);
+        }
+      });
+    }
+    if (options.control !== undefined) {
+      const folder = options.control.folder ?? runtimeFolder();
+      try {
+        observer.server = await ControlServer.open(folder, (request) => observer.answer(request));
+        log.debug(`control socket: ${observer.server.path}`);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        log.warn(`farpage trace and stat can't reach this instance: ${why}`);
+      }
+    }
+    return observer;
+  }
+
+  /** Where the control socket is; null when there is none. */
+  get controlPath(): string | null {
+    return this.server?.path ?? null;
+  }
+
+  /** Ends the traces, then the socket. Preconditions: the lane has stopped. */
+  async close(): Promise<void> {
+    await this.traces.close();
+    await this.server?.close();
+    this.server = null;
+  }
+
+  private answer(request: ControlRequest): ControlAnswer {
+    switch (request.request) {
+      case "hello":
+        return { reply: this.hello() };
+      case "stat": {
+        const statistics = statisticsOf(this.device, this.link.counters, this.traces.count);
+        return { reply: { statistics } };
+      }
+      case "trace":
+        return this.startTrace(request);
+      default:
+        throw new FarpageError("EINVAL", "there is nothing to stop");
+    }
+  }
+
+  private hello(): Hello {
+    const { name = "host", data } = this.options.control ?? {};
+    return {
+      version: CONTROL_VERSION,
+      pid: process.pid,
+      name,
+      data: data ?? null,
+      addresses: this.link.addresses.map(String),
+      startedMs: this.startedMs,
+    };
+  }
+
+  private startTrace(request: TraceControlRequest): ControlAnswer {
+    // The connection comes once the answer is out; until then what is traced waits in the ring.
+    let connection: ControlConnection | null = null;
+    let connected: (connection: ControlConnection) => void = () => {};
+    const ready = new Promise<ControlConnection>((resolve) => {
+      connected = resolve;
+    });
+    const session = this.traces.start(this.traceRequest(request), {
+      write: async (bytes) => (await ready).write(bytes),
+      end: async () => (await ready).end(),
+    });
+    void session.done.then(() => {
+      if (session.failure !== null) connection?.destroy();
+    });
+    return {
+      reply: {},
+      stream: (own) => {
+        connection = own;
+        own.onRequest = () => session.stop();
+        own.onGone = () => session.abort();
+        connected(own);
+      },
+    };
+  }
+
+  private traceRequest(request: TraceControlRequest): TraceRequest {
+    const { peers = [], qpns = [], packets, snapBytes, ringBytes } = request;
+    const hasFilter = peers.length > 0 || qpns.length > 0;
+    const filter = new PacketFilter({
+      peers: peers.map((text) => IpAddress.parse(text)),
+      qpns: this.bothEnds(qpns),
+    });
+    return {
+      ...(hasFilter ? { filter } : {}),
+      ...(packets === undefined ? {} : { packetCountMax: packets }),
+      ...(snapBytes === undefined ? {} : { snapBytes }),
+      ...(ringBytes === undefined ? {} : { ringBytes }),
+    };
+  }
+
+  /** A packet names its destination only: of a local queue pair that is wanted, its peer's too. */
+  private bothEnds(qpns: readonly number[]): number[] {
+    const peers = this.device
+      .queuePairs()
+      .filter((qp) => qp.type === QP_TYPE.RC && qpns.includes(qp.qpn))
+      .map((qp) => qp.destinationQpn);
+    return [...new Set([...qpns, ...peers])];
+  }
+}
+
+/** Those of the options of a host that are about observing it. */
+export function observed(options: ObserveOptions): ObserveOptions {
+  const { traceFile, control } = options;
+  return {
+    ...(traceFile === undefined ? {} : { traceFile }),
+    ...(control === undefined ? {} : { control }),
+  };
+}

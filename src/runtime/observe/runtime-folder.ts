@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// Where control sockets are: a folder of this user, in which nobody else can put or open anything.
+
+import { lstatSync, mkdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FarpageError } from "../../base/index.js";
+
+/** Longest path of a Unix socket (sun_path, with its NUL), Linux and less elsewhere. */
+export const SOCKET_PATH_BYTES_MAX = 107;
+
+/** `$XDG_RUNTIME_DIR/farpage`, else a folder of this user among the temporary ones. */
+export function runtimeFolder(): string {
+  const base = process.env["XDG_RUNTIME_DIR"];
+  if (base !== undefined && base !== "") return join(base, "farpage");
+  return join(tmpdir(), `farpage-${process.getuid?.() ?? "user"}`);
+}
+
+/**
+ * Makes the folder unless it is there.
+ * @throws FarpageError EACCES when somebody else could have a hand in it; others as mkdir.
+ */
+export function makeRuntimeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
+    throw new FarpageError(code, `can't make the folder ${folder}: ${code}`, { cause });
+  }
+  const facts = lstatSync(folder);
+  const isOwn = process.getuid === undefined || facts.uid === process.getuid();
+  if (!facts.isDirectory() || !isOwn || (facts.mode & 0o022) !== 0) {
+    throw new FarpageError(
+      "EACCES",
+      `${folder} is not writable by this user alone; remove it or set its mode to 700`,
+    );
+  }
+}
