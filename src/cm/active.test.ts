@@ -103,6 +103,19 @@ describe("the active side", () => {
     expect(id.qp?.queryQp()).toMatchObject({ timeout: 14, minRnrTimer: 7 });
   });
 
+  it("another ACK timeout for the peer → told in the REQ, ours stays", () => {
+    const script = new Script();
+    const id = script.activeId();
+    id.connect({ ackTimeout: 17, peerAckTimeout: 19 });
+    script.pump();
+    const req = script.last("REQ");
+    expect(req.primary.ackTimeout).toBe(19);
+    script.say(repTo(req));
+    expect(id.qp?.queryQp()).toMatchObject({ timeout: 17 });
+    const other = script.activeId();
+    expect(() => other.connect({ peerAckTimeout: 32 })).toThrow(/peerAckTimeout/);
+  });
+
   it("the ACK timeout → Linux's reckoning, at most 19, never below our own", () => {
     expect(ackTimeoutOf(15, 19)).toBe(19); // two Linux hosts
     expect(ackTimeoutOf(15, 15)).toBe(16);

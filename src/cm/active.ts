@@ -38,6 +38,8 @@ export interface ConnectOptions {
    * manager's, on our side raised to the time that the peer says it takes to acknowledge.
    */
   readonly ackTimeout?: number;
+  /** Coded ACK timeout that the REQ asks of the peer's side alone, 1 .. 31; else as ours. */
+  readonly peerAckTimeout?: number;
   /** Gives up (UNREACHABLE) after so long without an answer. */
   readonly timeoutNs?: number;
 }
@@ -74,6 +76,7 @@ export function sendReq(engine: CmEngine, id: CmId, options: ConnectOptions): vo
     ),
   };
   const rnrRetryCount = within("rnrRetryCount", options.rnrRetryCount ?? 7, 0, 7);
+  const ackTimeout = within("peerAckTimeout", options.peerAckTimeout ?? proposed.ackTimeout, 1, 31);
   const timeoutNs = options.timeoutNs ?? engine.tuning.connectTimeoutNs;
 
   const connection = id.open(false);
@@ -89,7 +92,7 @@ export function sendReq(engine: CmEngine, id: CmId, options: ConnectOptions): vo
     rnrRetryCount,
     flowControl: options.flowControl ?? false,
     srq: qp.srq !== null,
-    ackTimeout: proposed.ackTimeout,
+    ackTimeout,
     localPort: id.localPort,
     remotePort: id.remotePort,
   };
