@@ -157,7 +157,18 @@ function localAddress(
   if (reached !== undefined && IpAddress.parse(reached).family === gid.family) {
     return IpAddress.parse(reached);
   }
-  return environment.host.sourceFor(gid);
+  const same = environment.host.stack.addresses.find((address) => address.family === gid.family);
+  if (same === undefined) throw otherFamily(gid, own.join(", "));
+  return same;
+}
+
+/** @param own what this side has instead. */
+function otherFamily(gid: IpAddress, own: string): FarpageError {
+  return new FarpageError(
+    "EPROTO",
+    `the peer names ${gid}, and this side has ${own}: start the peer with -g and the index of ` +
+      "its IP address's GID (0 is link-local), or this side with another --address",
+  );
 }
 
 /** One side of a game. */
@@ -211,11 +222,7 @@ class Game implements Disposable {
     const { qp } = this.queues;
     const [port, sqPsn] = [this.portIndex, this.end.psn];
     if (peer.gid.family !== this.end.gid.family) {
-      throw new FarpageError(
-        "EPROTO",
-        `the peer names ${peer.gid}, and this side has ${this.end.gid}: start the peer with -g ` +
-          `and the index of its IPv${this.end.gid.family} GID, or this side with --address`,
-      );
+      throw otherFamily(peer.gid, String(this.end.gid));
     }
     if (this.options.kind === "ud") {
       bringUpUd(qp, { port, qkey: PINGPONG_QKEY, sqPsn });
