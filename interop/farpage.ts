@@ -25,12 +25,16 @@ export class Farpage {
     return lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line) as Event);
   }
 
-  /** The first event of that name from index `from` on. @throws when it ends or is late. */
-  async event(name: string, from = 0, timeoutMs = 60_000): Promise<Event> {
-    const look = () => this.events.slice(from).find((event) => event.event === name) ?? null;
+  /**
+   * The first event of one of these names (separated by blanks) from index `from` on.
+   * @throws when it ends or is late.
+   */
+  async event(names: string, from = 0, timeoutMs = 60_000): Promise<Event> {
+    const wanted = names.split(" ");
+    const look = () => this.events.slice(from).find(({ event }) => wanted.includes(event)) ?? null;
     const found = await this.process.until(look, timeoutMs);
     if (found !== null) return found;
-    throw new Error(`farpage: no "${name}" event: ${this.evidence()}`);
+    throw new Error(`farpage: no "${names}" event: ${this.evidence()}`);
   }
 
   /** Waits for its end. @throws when its status is not 0, or when that takes too long. */

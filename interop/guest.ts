@@ -239,7 +239,10 @@ export class Guest {
   private listen(socket: Socket, onReady: () => void): void {
     this.port = socket;
     socket.on("error", () => this.close());
-    createInterface({ input: socket }).on("line", (line) => {
+    const lines = createInterface({ input: socket });
+    // It says again what the socket says: QEMU has ended.
+    lines.on("error", () => this.close());
+    lines.on("line", (line) => {
       const [verb, id = "", status = "255"] = line.trim().split(" ");
       if (verb === "ready") onReady();
       if (verb === "done") {

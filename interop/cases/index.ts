@@ -6,4 +6,8 @@ import { PERFTEST_CASES } from "./perftest.js";
 import { RNBD_CLIENT_CASES } from "./rnbd-client.js";
 import { RPING_CASES } from "./rping.js";
 
-export const CASES: readonly InteropCase[] = [...RPING_CASES, ...PERFTEST_CASES, ...RNBD_CLIENT_CASES];
+export const CASES: readonly InteropCase[] = [
+  ...RPING_CASES,
+  ...PERFTEST_CASES,
+  ...RNBD_CLIENT_CASES,
+];

@@ -43,7 +43,7 @@ export async function startPair(context: CaseContext, pair: Pair): Promise<PairR
   const { guest } = context;
   if (pair.direction === "kernel to farpage") {
     const farpage = context.farpage(...pair.farpage);
-    await farpage.event("listening");
+    await farpage.event("ready listening");
     return { farpage, kernel: guest.start(pair.kernel) };
   }
   const kernel = guest.start(pair.kernel);

@@ -79,9 +79,14 @@ export const PERFTEST_CASES: readonly InteropCase[] = [
     bandwidth("write", "-b"),
     bandwidth("send", "-b"),
   ]),
-  ...caseOf("cm", "-R: the queue pairs by RDMA CM", [bandwidth("write", "-R"), latency("send", "-R")], {
-    ips: [4],
-  }),
+  ...caseOf(
+    "cm",
+    "-R: the queue pairs by RDMA CM",
+    [bandwidth("write", "-R"), latency("send", "-R")],
+    {
+      ips: [4],
+    },
+  ),
   ...caseOf("sizes", "-a: every power of two from 2 bytes to 8 MiB, WRITE, READ and SEND", [
     { verb: "write", kind: "bw", flags: ["-a", "-n", "5"] },
     { verb: "read", kind: "bw", flags: ["-a", "-n", "5"] },
