@@ -183,8 +183,10 @@ export class Guest {
   async gidIndex(ip: IpVersion, link: Link = 0): Promise<number> {
     const wanted = ip === 4 ? "0000:ffff:0a" : `fd00:00${78 + link}`;
     const folder = `/sys/class/infiniband/rxe${link}/ports/1/gids`;
+    // An address that is new gets its GID a moment later.
+    const look = `for i in 0 1 2 3 4 5; do grep -qs ${wanted} $i && echo $i && exit; done`;
     const line = await this.run(
-      `cd ${folder}; for i in 0 1 2 3 4; do grep -q ${wanted} $i && echo $i && exit; done; exit 1`,
+      `cd ${folder}; for _ in $(seq 100); do ${look}; sleep 0.1; done; exit 1`,
     );
     return Number(line);
   }

@@ -4,7 +4,7 @@
 
 import type { CaseContext, Direction, InteropCase } from "../case.js";
 import { addressOf, type IpVersion } from "../network.js";
-import { runPair } from "./pair.js";
+import { type PairResult, runPair } from "./pair.js";
 
 type Verb = "write" | "read" | "send" | "atomic";
 type Kind = "bw" | "lat";
@@ -22,7 +22,7 @@ const PORT = 18515;
 const BOTH: readonly IpVersion[] = [4, 6];
 
 /** Runs one test. perftest 6.06 speaks TCP over IPv4 alone: the GIDs are what is IPv6. */
-export async function runPerf(context: CaseContext, perf: Perf): Promise<void> {
+export async function runPerf(context: CaseContext, perf: Perf): Promise<PairResult> {
   const { verb, kind, direction, flags } = perf;
   const { ip, guest } = context;
   const gid = await guest.gidIndex(ip);
@@ -30,7 +30,7 @@ export async function runPerf(context: CaseContext, perf: Perf): Promise<void> {
   const words = [`ib_${verb}_${kind}`, "-F", "-d", "rxe0", "-x", `${gid}`, ...flags];
   const peer = isClient ? [addressOf(1, 4)] : [];
   const server = isClient ? [] : [addressOf(guest.host, 4)];
-  await runPair(context, {
+  return runPair(context, {
     direction,
     kernel: [...words, ...peer].join(" "),
     farpage: ["perf", verb, kind, ...server, "--address", context.here(), ...flags],

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// Bad luck on the link: netem in the guest's kernel, on what it sends and (by an intermediate
+// device) on what it receives; and its interface going down and up. Loss, reordering and
+// duplication cost time, never a completion or a byte.
+
+import type { CaseContext, Direction, InteropCase } from "../case.js";
+import type { Guest } from "../guest.js";
+import { startPair, runPair } from "./pair.js";
+import { runPerf } from "./perftest.js";
+import { rpingPair } from "./rping.js";
+
+/** Impairs link 0 of a guest, both ways, until the case ends. `rule` is netem's. */
+export async function impair(context: CaseContext, rule: string): Promise<void> {
+  const { guest } = context;
+  context.finally(async () => heal(guest));
+  await guest.run(`
+    set -e
+    modprobe -a sch_netem sch_ingress cls_matchall act_mirred
+    modprobe ifb numifbs=1
+    ip link set ifb0 up
+    tc qdisc add dev eth0 root netem ${rule}
+    tc qdisc add dev eth0 handle ffff: ingress
+    tc filter add dev eth0 parent ffff: matchall action mirred egress redirect dev ifb0
+    tc qdisc add dev ifb0 root netem ${rule}`);
+}
+
+async function heal(guest: Guest): Promise<void> {
+  await guest.run(`
+    tc qdisc del dev eth0 root; tc qdisc del dev eth0 ingress; tc qdisc del dev ifb0 root; true`);
+}
+
+/** What netem has dropped, reordered and doubled, as it says itself. */
+async function statisticsOf(guest: Guest): Promise<string> {
+  const text = await guest.run("tc -s qdisc show dev eth0; tc -s qdisc show dev ifb0");
+  const sent = [...text.matchAll(/Sent \d+ bytes (\d+) pkt \(dropped (\d+)/g)];
+  const sum = (index: number) => sent.reduce((total, match) => total + Number(match[index]), 0);
+  return `${sum(1)} packets, ${sum(2)} dropped`;
+}
+
+async function survive(
+  context: CaseContext,
+  direction: Direction,
+  rule: string,
+): Promise<string> {
+  await impair(context, rule);
+  for (const verb of ["write", "read", "send"] as const) {
+    await runPerf(context, { verb, kind: "bw", direction, flags: ["-s", "32768", "-n", "50"] });
+  }
+  await runPair(context, rpingPair(context, direction, ["-C", "20", "-S", "10000"]));
+  return statisticsOf(context.guest);
+}
+
+/** netem's rules by name. */
+const RULES = {
+  loss: "loss 1%",
+  reordering: "delay 2ms reorder 80% 50%",
+  duplication: "duplicate 5%",
+  everything: "delay 1ms 1ms loss 0.5% duplicate 1% reorder 90%",
+} as const;
+
+const DIRECTIONS: readonly (readonly [Direction, "in" | "out"])[] = [
+  ["kernel to farpage", "in"],
+  ["farpage to kernel", "out"],
+];
+
+const NETEM_CASES: readonly InteropCase[] = Object.entries(RULES).flatMap(([name, rule]) =>
+  DIRECTIONS.map(([direction, suffix]) => ({
+    id: `fault-${name}-${suffix}`,
+    title: `ib_write_bw, ib_read_bw, ib_send_bw and rping under "${rule}" both ways`,
+    direction,
+    ips: [4, 6],
+    smoke: name === "loss" && suffix === "in" ? [4] : [],
+    needs: ["ib_write_bw", "rping"],
+    run: (context: CaseContext) => survive(context, direction, rule),
+  })),
+);
+
+/** Pings without end; the link goes down for three seconds; pings go on. */
+async function linkDown(context: CaseContext, direction: Direction): Promise<undefined> {
+  const { guest } = context;
+  // The interface keeps its IPv6 addresses, as any configured by hand.
+  await guest.run("echo 1 > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down");
+  const pair = rpingPair(context, direction, ["-C", "0", "-v"]);
+  const { kernel, farpage } = await startPair(context, {
+    ...pair,
+    kernel: `exec stdbuf -oL ${pair.kernel}`,
+  });
+  // The client tells each ping.
+  const next = async (pings: number) => {
+    if (direction === "kernel to farpage") await kernel.waitFor(new RegExp(`rdma-ping-${pings}:`));
+    else await farpage.process.waitFor(new RegExp(`rdma-ping-${pings}:`));
+  };
+  const count = () => {
+    const said = direction === "kernel to farpage" ? kernel.output : farpage.process.output;
+    return Number(/rdma-ping-(\d+):(?![^]*rdma-ping-)/.exec(said)?.[1] ?? 0);
+  };
+  await next(3);
+  await guest.run("ip link set eth0 down; sleep 3; ip link set eth0 up");
+  await next(count() + 10);
+  await farpage.process.stop();
+  kernel.signal("TERM");
+  await kernel.end();
+  return undefined;
+}
+
+const LINK_CASES: readonly InteropCase[] = DIRECTIONS.map(([direction, suffix]) => ({
+  id: `fault-link-${suffix}`,
+  title: "the guest's interface goes down for 3 s and up under rping",
+  direction,
+  ips: [4, 6],
+  needs: ["rping"],
+  run: (context: CaseContext) => linkDown(context, direction),
+}));
+
+export const FAULT_CASES: readonly InteropCase[] = [...NETEM_CASES, ...LINK_CASES];

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// Every path MTU: by the link's MTU on both sides, or, where IPv6 needs a larger link than the path
+// MTU, by perftest's -m.
+
+import { type CaseContext, check, type Direction, type InteropCase } from "../case.js";
+import { addressOf, type IpVersion, LINKS } from "../network.js";
+import { runPair } from "./pair.js";
+import { runPerf } from "./perftest.js";
+import { rpingPair } from "./rping.js";
+
+/** What RoCE keeps free for its headers when it derives its MTU from the link's. */
+const HEADERS = 80;
+const IPV6_LINK_MTU_MIN = 1280;
+
+/** Gives link 0 this MTU, on both sides, until the case ends. */
+async function setLinkMtu(context: CaseContext, mtu: number): Promise<void> {
+  const { guest, network } = context;
+  const [link] = LINKS;
+  const set = async (bytes: number) => {
+    await network.ip("link", "set", network.tap(guest.host, link), "mtu", `${bytes}`);
+    await network.ip("link", "set", network.bridge(link), "mtu", `${bytes}`);
+    await guest.run(`ip link set eth0 mtu ${bytes}`);
+  };
+  context.finally(async () => {
+    await set(9000);
+    // A link below IPv6's least MTU loses its IPv6 addresses.
+    await guest.run(`ip -6 addr replace ${guest.address(6)}/64 dev eth0 nodad`);
+    const here = ["replace", `${addressOf(1, 6)}/64`, "dev", network.bridge(link), "nodad"];
+    await network.ip("-6", "addr", ...here);
+  });
+  await set(mtu);
+}
+
+async function transfer(
+  context: CaseContext,
+  direction: Direction,
+  mtu: number,
+): Promise<undefined> {
+  const linkMtu = mtu + HEADERS;
+  const byLink = context.ip === 4 || linkMtu >= IPV6_LINK_MTU_MIN;
+  const flags = byLink ? [] : ["-m", `${mtu}`];
+  if (byLink) await setLinkMtu(context, linkMtu);
+  for (const verb of ["write", "read", "send"] as const) {
+    const size = ["-s", "20001", "-n", "20"];
+    const test = { verb, kind: "bw", direction, flags: [...size, ...flags] } as const;
+    const { kernel } = await runPerf(context, test);
+    const told = /Mtu\s*:\s*(\d+)/.exec(kernel.output)?.[1];
+    check(told === `${mtu}`, `the path MTU is ${told}, not ${mtu}`, kernel.output);
+  }
+  if (byLink) await runPair(context, rpingPair(context, direction, ["-C", "5", "-S", "20001"]));
+  return undefined;
+}
+
+export const MTU_CASES: readonly InteropCase[] = [256, 512, 1024, 2048, 4096].flatMap((mtu) =>
+  (["kernel to farpage", "farpage to kernel"] as const).map((direction) => ({
+    id: `mtu-${mtu}-${direction === "kernel to farpage" ? "in" : "out"}`,
+    title: `ib_write_bw, ib_read_bw, ib_send_bw and rping with a path MTU of ${mtu}`,
+    direction,
+    ips: [4, 6] satisfies IpVersion[],
+    smoke: mtu === 1024 && direction === "kernel to farpage" ? [6] : [],
+    needs: ["ib_write_bw", "rping"],
+    run: (context: CaseContext) => transfer(context, direction, mtu),
+  })),
+);
