@@ -55,8 +55,11 @@ export async function startPair(context: CaseContext, pair: Pair): Promise<PairR
 export async function endPair(sides: PairResult, timeoutMs = 180_000): Promise<void> {
   const { kernel, farpage } = sides;
   try {
-    const [status] = await Promise.all([kernel.end(timeoutMs), farpage.end(timeoutMs)]);
-    if (status !== 0) throw new Error("the kernel's side failed");
+    // A side that fails ends the case at once: the other might wait for it for ever.
+    const kernelEnd = kernel.end(timeoutMs).then((status) => {
+      if (status !== 0) throw new Error("the kernel's side failed");
+    });
+    await Promise.all([kernelEnd, farpage.end(timeoutMs)]);
   } catch (error) {
     const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
     throw new Error(`${why}\nguest: ${kernel.evidence()}\n${farpage.evidence()}`);

@@ -19,8 +19,8 @@ export function rpingPair(
     return { direction, door, kernel, farpage: ["rping", "--server", "-V", ...address] };
   }
   const server = ["rping", "--client", context.there(), "-V"];
-  // rping binds an IPv4 wildcard unless it is told an address.
-  const kernel = `rping -s -V -a ${context.there()}`;
+  // Its buffers are as large as -S says, and it READs into them whatever the client has.
+  const kernel = `rping -s -V -S 65535 -a ${context.there()}`;
   return { direction, door, kernel, farpage: [...server, ...flags, ...address] };
 }
 

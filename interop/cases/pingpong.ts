@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// ibv_rc_pingpong and ibv_ud_pingpong: one message to and fro, every byte compared, of any size.
+
+import type { CaseContext, Direction, InteropCase } from "../case.js";
+import { addressOf } from "../network.js";
+import { runPair } from "./pair.js";
+
+const PORT = 18515;
+
+/** The stock server listens on IPv4 alone: for IPv6 only the GIDs are of that version. */
+async function pingpong(
+  context: CaseContext,
+  kind: "rc" | "ud",
+  direction: Direction,
+  flags: readonly string[],
+): Promise<void> {
+  const { guest, here, ip } = context;
+  const isClient = direction === "kernel to farpage";
+  const gid = await guest.gidIndex(ip);
+  // -c: the stock program compares, too; the one for datagrams knows that flag as well.
+  const words = [`ibv_${kind}_pingpong`, "-c", "-d", "rxe0", "-g", `${gid}`, ...flags];
+  const server = isClient ? [] : [addressOf(guest.host, 4)];
+  await runPair(context, {
+    direction,
+    kernel: [...words, ...(isClient ? [here()] : [])].join(" "),
+    farpage: ["pingpong", kind, ...server, "-V", ...flags, "--address", here()],
+    door: { kind: "tcp", port: PORT },
+  });
+}
+
+/** Bytes of a message; the path MTU is 1024. */
+const SIZES = [1, 3, 1023, 1024, 1025, 65_536, 1_000_003, 16_777_216];
+
+function casesOf(
+  name: string,
+  title: string,
+  kind: "rc" | "ud",
+  runs: readonly (readonly string[])[],
+  smoke: InteropCase["smoke"] = [],
+): InteropCase[] {
+  return (["kernel to farpage", "farpage to kernel"] as const).map((direction) => ({
+    id: `pingpong-${name}-${direction === "kernel to farpage" ? "in" : "out"}`,
+    title,
+    direction,
+    ips: [4, 6],
+    smoke,
+    needs: [`ibv_${kind}_pingpong`],
+    async run(context): Promise<undefined> {
+      for (const flags of runs) await pingpong(context, kind, direction, flags);
+    },
+  }));
+}
+
+const sized = (bytes: number) => ["-s", `${bytes}`, "-n", bytes > 100_000 ? "2" : "10"];
+
+export const PINGPONG_CASES: readonly InteropCase[] = [
+  ...casesOf(
+    "rc",
+    "ibv_rc_pingpong, 100 messages of 4097 bytes",
+    "rc",
+    [["-s", "4097", "-n", "100"]],
+    [4],
+  ),
+  ...casesOf(
+    "ud",
+    "ibv_ud_pingpong, 100 datagrams of 1023 bytes",
+    "ud",
+    [["-s", "1023", "-n", "100"]],
+    [4],
+  ),
+  ...casesOf("sizes", `ibv_rc_pingpong, messages of ${SIZES.join(", ")} bytes`, "rc", [
+    ...SIZES.map(sized),
+  ]),
+];
