@@ -65,6 +65,7 @@ const NETEM_CASES: readonly InteropCase[] = Object.entries(RULES).flatMap(([name
     title: `ib_write_bw, ib_read_bw, ib_send_bw and rping under "${rule}" both ways`,
     direction,
     ips: [4, 6],
+    smoke: name === "loss" && suffix === "in" ? [4] : [],
     needs: ["ib_write_bw", "rping"],
     run: (context: CaseContext) => survive(context, direction, rule),
   })),
