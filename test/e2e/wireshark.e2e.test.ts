@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT
+// The Wireshark dissector of docs/wireshark/rtrs.lua on traces of real sessions: every packet of the
+// RTRS queue pairs has a name, and what a session does is all there.
+
+import { randomFillSync } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe, expect, it } from "vitest";
+import { Farpage, has, run, scratch, stopAll } from "./programs.js";
+
+const SCRIPT = fileURLToPath(new URL("../../docs/wireshark/rtrs.lua", import.meta.url));
+const SERVER = "127.0.0.223";
+const CLIENT = "127.0.0.224";
+const MISSING = ["tshark", "editcap", "qemu-io", "nbdcopy"].filter((program) => !has(program));
+const IMAGE_BYTES = 1 << 20;
+/** Depth of the session; its INFO_RSP with rotating keys, 8 + 16 x 512 bytes, takes three packets. */
+const DEPTH = 512;
+const COLUMNS = [
+  "infiniband.bth.opcode",
+  "infiniband.bth.destqp",
+  "rtrs.message",
+  "rtrs.type",
+  "rtrs.errno",
+  "rtrs.chunk",
+  "rnbd.type",
+  "rnbd.op",
+  "rnbd.sector",
+  "rnbd.bytes",
+  "rtrs.request_in",
+  "frame.number",
+] as const;
+
+type Column = (typeof COLUMNS)[number];
+type Row = Readonly<Record<Column, string>>;
+
+const folders: { remove: () => void }[] = [];
+
+afterEach(async () => {
+  await stopAll();
+  for (const folder of folders.splice(0)) folder.remove();
+});
+
+if (MISSING.length > 0) {
+  console.warn(`the Wireshark dissector is not tested: no ${MISSING.join(", ")}`);
+}
+
+describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
+  for (const rotating of [true, false]) {
+    it(`names every packet of a session, keys ${rotating ? "rotate" : "fixed"}`, async () => {
+      const { path } = trackedFolder();
+      const file = await traceSession(path, rotating);
+      const rows = await dissect(file);
+      const count = (match: Partial<Row>): number => matching(rows, match).length;
+
+      // All that the stock dissector takes for a message has our layer, and a name that is known.
+      const messages = rows.filter((row) => isMessage(row));
+      // Two times the image, 4096 bytes a packet, and what is about it.
+      expect(messages.length).toBeGreaterThan((2 * IMAGE_BYTES) / 4096);
+      expect(messages.filter((row) => row["rtrs.message"] === "")).toEqual([]);
+      expect([...new Set(messages.map((row) => row["rtrs.message"]))].sort()).toEqual([
+        "Heartbeat",
+        "Heartbeat ack",
+        "I/O response",
+        "INFO_REQ",
+        "INFO_RSP",
+        ...(rotating ? ["Message part"] : []),
+        "READ",
+        "Read data",
+        "Request data",
+        "Response data",
+        "WRITE",
+      ]);
+      expect(await dissect(file, "_ws.malformed || _ws.lua.error || rtrs.bad")).toEqual([]);
+
+      // The set-up: two connections, one INFO exchange, SESS_INFO and OPEN with their answers.
+      expect(count({ "rtrs.message": "Connect request" })).toBe(2);
+      expect(count({ "rtrs.message": "Connect reply" })).toBe(2);
+      expect(count({ "rtrs.message": "INFO_REQ", "rtrs.type": "0" })).toBe(1);
+      expect(count({ "rtrs.message": "INFO_RSP", "rtrs.type": "1" })).toBe(1);
+      for (const type of ["0", "1", "2", "3", "5"]) {
+        expect(count({ "rnbd.type": type }), `RNBD type ${type}`).toBe(1);
+      }
+
+      // What the programs asked for: bytes written and read, and the rest by count.
+      expect(bytesOf(matching(rows, { "rnbd.op": "1" }))).toBe(IMAGE_BYTES + 4096);
+      expect(bytesOf(matching(rows, { "rnbd.op": "0" }))).toBe(IMAGE_BYTES + 512);
+      expect(matching(rows, { "rnbd.op": "1", "rnbd.sector": "8" })).toHaveLength(1);
+      expect(count({ "rnbd.op": "3", "rnbd.sector": "128", "rnbd.bytes": "65536" })).toBe(1);
+      expect(count({ "rnbd.op": "2" })).toBeGreaterThan(0);
+
+      // Each request has one reply, which knows it; keys come with the replies, or never.
+      const requests = rows.filter((row) => ["READ", "WRITE"].includes(row["rtrs.message"]));
+      const replies = rows.filter((row) => row["rtrs.message"] === "I/O response");
+      expect(new Set(replies.map((row) => row["rtrs.request_in"]))).toEqual(
+        new Set(requests.map((row) => row["frame.number"])),
+      );
+      expect(replies).toHaveLength(requests.length);
+      expect(replies.every((row) => row["rtrs.errno"] === "0")).toBe(true);
+      expect(matching(replies, { "rtrs.type": "4" })).toHaveLength(rotating ? replies.length : 0);
+    });
+  }
+
+  it("names the packets of queue pairs that are named by hand", async () => {
+    const { path } = trackedFolder();
+    const whole = await traceSession(path, true);
+    const all = await dissect(whole);
+    const open = matching(all, { "rnbd.type": "2" })[0]?.["frame.number"] ?? "";
+    const file = join(path, "rest.pcapng");
+    await run("editcap", [whole, file, `1-${Number(open) - 1}`]);
+    expect((await dissect(file)).filter((row) => row["rtrs.message"] !== "")).toEqual([]);
+
+    const numbers = new Set(all.filter(isMessage).map((row) => row["infiniband.bth.destqp"]));
+    const byHand = ["-o", `rtrs.qps:${[...numbers].join(", ")}`];
+    const rows = await dissect(file, "", [...byHand, "-o", `rtrs.depth:${DEPTH}`]);
+    const kinds = (from: readonly Row[]) =>
+      from.filter(isMessage).map((row) => COLUMNS.slice(0, 10).map((column) => row[column]));
+    expect(kinds(rows)).toEqual(kinds(all.slice(Number(open) - 1)));
+  });
+});
+
+function trackedFolder(): { readonly path: string } {
+  const folder = scratch();
+  folders.push(folder);
+  return folder;
+}
+
+/** A session that does one of each, and lasts until both ends' heartbeats were acknowledged. */
+async function traceSession(path: string, rotating: boolean): Promise<string> {
+  const trace = join(path, "client.pcapng");
+  const image = join(path, "image");
+  const keys = ["--always-invalidate", String(rotating)];
+  writeFileSync(image, randomFillSync(Buffer.alloc(IMAGE_BYTES)));
+  const served = ["--address", SERVER, "--volume", `v=memory:${IMAGE_BYTES}`];
+  const depth = ["--queue-depth", String(DEPTH), "--sessions", "1", "--paths", "1"];
+  const server = new Farpage(["serve", ...served, ...depth, ...keys]);
+  await server.event("ready");
+  const socket = join(path, "nbd.sock");
+  const where = ["--address", CLIENT, "--nbd", `unix:${socket}`, "--trace", trace];
+  const client = new Farpage(["attach", `rnbd://${SERVER}/v`, ...where, ...keys]);
+  const nbd = String((await client.event("ready"))["nbd"]);
+  await run("nbdcopy", ["--flush", image, nbd]);
+  await run("nbdcopy", [nbd, join(path, "copy")]);
+  const commands = ["write -P 5 4k 4k", "read -P 5 4k 512", "discard 64k 64k", "flush"];
+  await run("qemu-io", ["-f", "raw", nbd, ...commands.flatMap((command) => ["-c", command])]);
+  await heartbeats(trace);
+  expect(await client.stop()).toBe(0);
+  expect(await server.stop()).toBe(0);
+  return trace;
+}
+
+/** Until the trace, which is still being written, has the acknowledgements of both ends. */
+async function heartbeats(trace: string): Promise<void> {
+  for (;;) {
+    const rows = await dissect(trace).catch(() => []); // its last packet may be half there
+    if (matching(rows, { "rtrs.message": "Heartbeat ack" }).length >= 2) return;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
+/** The frames of a file as the dissector sees them. */
+async function dissect(file: string, filter = "", more: readonly string[] = []): Promise<Row[]> {
+  const columns = COLUMNS.flatMap((column) => ["-e", column]);
+  const select = filter === "" ? [] : ["-Y", filter];
+  const script = ["-X", `lua_script:${SCRIPT}`, ...more];
+  const read = ["-n", "-r", file, ...script, ...select, "-T", "fields", "-E", "occurrence=l"];
+  const { stdout, stderr } = await run("tshark", [...read, ...columns]);
+  expect(stderr.toLowerCase()).not.toContain("lua");
+  const lines = stdout.split("\n").filter((line) => line !== "");
+  return lines.map((line) => {
+    const values = line.split("\t");
+    return Object.fromEntries(COLUMNS.map((column, i) => [column, values[i] ?? ""])) as Row;
+  });
+}
+
+/** Whether it is a packet of a SEND or of an RDMA WRITE on a reliable connection. */
+function isMessage(row: Row): boolean {
+  const opcode = Number(row["infiniband.bth.opcode"]);
+  return opcode <= 0x0b || opcode === 0x16 || opcode === 0x17;
+}
+
+function matching(rows: readonly Row[], match: Partial<Row>): Row[] {
+  const wanted = Object.entries(match) as [Column, string][];
+  return rows.filter((row) => wanted.every(([column, value]) => row[column] === value));
+}
+
+function bytesOf(rows: readonly Row[]): number {
+  return rows.reduce((sum, row) => sum + Number(row["rnbd.bytes"]), 0);
+}
