@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The Wireshark dissector of docs/wireshark/rtrs.lua on traces of real sessions: every packet of the
-// RTRS queue pairs has a name, and what a session does is all there.
+// The Wireshark dissector of docs/wireshark/rtrs.lua on traces of real sessions: every packet of
+// the RTRS queue pairs has a name, and what a session does is all there.
 
 import { randomFillSync } from "node:crypto";
 import { writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const SERVER = "127.0.0.223";
 const CLIENT = "127.0.0.224";
 const MISSING = ["tshark", "editcap", "qemu-io", "nbdcopy"].filter((program) => !has(program));
 const IMAGE_BYTES = 1 << 20;
-/** Depth of the session; its INFO_RSP with rotating keys, 8 + 16 x 512 bytes, takes three packets. */
+/** Of the session; its INFO_RSP with rotating keys, 8 + 16 x 512 bytes, takes three packets. */
 const DEPTH = 512;
 const COLUMNS = [
   "infiniband.bth.opcode",
