@@ -7,6 +7,10 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it } from "vitest";
+import { ERRNO } from "../../src/base/index.js";
+import { PcapWriter } from "../sim/pcap-writer.js";
+import { System } from "../sim/system.js";
+import { drawConfig, SMOKE_SCALE } from "../sim/system-config.js";
 import { Farpage, has, run, scratch, stopAll } from "./programs.js";
 
 const SCRIPT = fileURLToPath(new URL("../../docs/wireshark/rtrs.lua", import.meta.url));
@@ -101,6 +105,39 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
     });
   }
 
+  // Over IPv6, in packets so small that user messages and answers span them, with packets lost,
+  // twice and late, disks that fail, and keys that the server invalidates as Linux' client wants it.
+  for (const rotating of [true, false]) {
+    it(`names every packet of a bad network, keys ${rotating ? "rotate" : "fixed"}`, async () => {
+      const file = join(trackedFolder().path, "simulated.pcapng");
+      simulateSession(file, rotating);
+      const rows = await dissect(file);
+      const messages = rows.filter(isMessage);
+      expect(messages.length).toBeGreaterThan(2000);
+      expect(messages.filter((row) => row["rtrs.message"] === "")).toEqual([]);
+      expect(await dissect(file, "_ws.malformed || _ws.lua.error || rtrs.bad")).toEqual([]);
+      const invalidated = matching(rows, { "rtrs.message": "I/O response, key invalidated" });
+      const invalidations = matching(rows, { "rtrs.message": "Invalidate key" });
+      expect(invalidated.length).toBeGreaterThan(50);
+      expect(invalidations.length).toBeGreaterThan(50);
+      // Both name the request that they are about: one that reads.
+      const reads = new Set(
+        matching(rows, { "rtrs.message": "READ" }).map((row) => row["frame.number"]),
+      );
+      for (const row of [...invalidated, ...invalidations]) {
+        expect(reads, JSON.stringify(row)).toContain(row["rtrs.request_in"]);
+      }
+      const failed = rows.filter((row) => Number(row["rtrs.errno"]) !== 0);
+      expect(failed.length).toBeGreaterThan(0);
+      expect(new Set(failed.map((row) => row["rtrs.errno"]))).toEqual(new Set([`${ERRNO.EIO}`]));
+      // An OPEN and its answer are longer than a packet; they are put together.
+      expect(matching(rows, { "rtrs.message": "READ", "rnbd.type": "2" }).length).toBeGreaterThan(
+        0,
+      );
+      expect(matching(rows, { "rtrs.message": "Response data", "rnbd.type": "3" })).not.toEqual([]);
+    });
+  }
+
   it("names the packets of queue pairs that are named by hand", async () => {
     const { path } = trackedFolder();
     const whole = await traceSession(path, true);
@@ -147,6 +184,31 @@ async function traceSession(path: string, rotating: boolean): Promise<string> {
   expect(await client.stop()).toBe(0);
   expect(await server.stop()).toBe(0);
   return trace;
+}
+
+/** One run of the whole-system simulation, as its network saw it. */
+function simulateSession(file: string, alwaysInvalidate: boolean): void {
+  const system = new System({
+    ...drawConfig(2, SMOKE_SCALE),
+    family: 6,
+    linkMtu: 352,
+    faults: { lossRate: 0.01, duplicateRate: 0.01, reorderRate: 0.005, reorderNs: 100_000 },
+    mishaps: [],
+    diskErrno: ERRNO.EIO,
+    diskFaults: { readErrorRate: 0.05, writeErrorRate: 0.05, latencyNs: 50_000, jitterNs: 10_000 },
+    queueDepth: 64,
+    chunkBytes: 16_384,
+    alwaysInvalidate,
+    clientInvalidates: true,
+    remoteInvalidates: true,
+  });
+  const pcap = new PcapWriter(file, system.world.clock);
+  system.world.network.observers.unshift(pcap.observe);
+  try {
+    system.run();
+  } finally {
+    pcap.close();
+  }
 }
 
 /** Until the trace, which is still being written, has the acknowledgements of both ends. */
