@@ -317,7 +317,9 @@ local function learn_request(flow, p, r, m)
   local payload, size = p.imm % 268435456, math.floor(2 ^ path.shift)
   r.chunk, r.offset = div(payload, size), payload % size
   r.name, r.info = "Request", string.format("chunk %d offset %d", r.chunk, r.offset)
-  path.pending[r.chunk] = nil
+  local before = path.pending[r.chunk] -- this one, when it is sent again, or one that is over
+  if before and (before.flow ~= flow or before.psn ~= p.psn) then before = nil end
+  path.pending[r.chunk] = before
   local tail = m and m.tail or (#p.data == p.size and p.data or "")
   if tail == "" then
     r.info = r.info .. ", header not captured"
@@ -339,8 +341,8 @@ local function learn_request(flow, p, r, m)
   end
   local at = #tail - back
   local user = u16(tail, at + 2)
-  local q = { frame = p.frame, time = p.time, read = u16(tail, at) == 3,
-    len = r.offset - user, chunk = r.chunk }
+  local q = before or { flow = flow, psn = p.psn, frame = p.frame, time = p.time, len = r.offset - user,
+    chunk = r.chunk }
   if back == 24 then
     q.addr, q.key, q.length = u64(tail, at + 8), u32(tail, at + 16), u32(tail, at + 20)
     path.keys[q.key] = q
@@ -349,7 +351,7 @@ local function learn_request(flow, p, r, m)
   r.name, r.header, r.user, r.mine = MESSAGE_TYPES[u16(tail, at)], back, user, q
   local message = at >= user and tail:sub(at - user + 1, at) or ""
   if at < user then r.user = 0 end -- its beginning is in a packet that was not captured
-  q.kind = #message >= 4 and u16(message, 0) or nil
+  q.kind = #message >= 4 and u16(message, 0) or q.kind
   q.text = #message > 0 and "RNBD " .. rnbd_summary(message) or "message not captured"
   r.info = r.info .. ", " .. q.text
   if back + r.user > p.size then r.whole = tail:sub(-(back + r.user)) end
@@ -674,6 +676,10 @@ local function record(p, pinfo)
   return r
 end
 
+local malformed = ProtoExpert.new("rtrs_roce.malformed", "Malformed RoCEv2 packet",
+  expert.group.MALFORMED, expert.severity.ERROR)
+hook.experts = { malformed }
+
 -- The stock dissector offers each payload to heuristics, and its RPC-over-RDMA one takes RTRS
 -- packets for its own. Heuristics registered later are asked first: this one answers for RTRS.
 local ours = false
@@ -685,8 +691,12 @@ function hook.dissector(t, pinfo, root)
   local p = parse(t, pinfo)
   local r = p and record(p, pinfo)
   ours = r ~= nil and not p.mad
-  local taken = stock:call(t, pinfo, root)
+  local done, taken = pcall(stock.call, stock, t, pinfo, root)
   ours = false
+  if not done then -- it ran off the end of a packet; alone it would say the same
+    taken = t:len()
+    root:add_proto_expert_info(malformed)
+  end
   if r then show(r, p, pinfo, root) end
   return taken
 end

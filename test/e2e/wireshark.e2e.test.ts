@@ -20,9 +20,12 @@ const MISSING = ["tshark", "editcap", "qemu-io", "nbdcopy"].filter((program) => 
 const IMAGE_BYTES = 1 << 20;
 /** Of the session; its INFO_RSP with rotating keys, 8 + 16 x 512 bytes, takes three packets. */
 const DEPTH = 512;
+/** What no packet may be, by the stock dissectors, by Lua, and by ours. */
+const BAD = "_ws.malformed || _ws.lua.error || rtrs_roce.malformed || rtrs.bad";
 const COLUMNS = [
   "infiniband.bth.opcode",
   "infiniband.bth.destqp",
+  "infiniband.bth.psn",
   "rtrs.message",
   "rtrs.type",
   "rtrs.errno",
@@ -55,7 +58,8 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
       const { path } = trackedFolder();
       const file = await traceSession(path, rotating);
       const rows = await dissect(file);
-      const count = (match: Partial<Row>): number => matching(rows, match).length;
+      const sent = once(rows);
+      const count = (match: Partial<Row>): number => matching(sent, match).length;
 
       // All that the stock dissector takes for a message has our layer, and a name that is known.
       const messages = rows.filter((row) => isMessage(row));
@@ -75,11 +79,12 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
         "Response data",
         "WRITE",
       ]);
-      expect(await dissect(file, "_ws.malformed || _ws.lua.error || rtrs.bad")).toEqual([]);
+      expect(await dissect(file, BAD)).toEqual([]);
 
       // The set-up: two connections, one INFO exchange, SESS_INFO and OPEN with their answers.
-      expect(count({ "rtrs.message": "Connect request" })).toBe(2);
-      expect(count({ "rtrs.message": "Connect reply" })).toBe(2);
+      for (const message of ["Connect request", "Connect reply"]) {
+        expect(count({ "rtrs.message": message }), message).toBeGreaterThanOrEqual(2);
+      }
       expect(count({ "rtrs.message": "INFO_REQ", "rtrs.type": "0" })).toBe(1);
       expect(count({ "rtrs.message": "INFO_RSP", "rtrs.type": "1" })).toBe(1);
       for (const type of ["0", "1", "2", "3", "5"]) {
@@ -87,15 +92,15 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
       }
 
       // What the programs asked for: bytes written and read, and the rest by count.
-      expect(bytesOf(matching(rows, { "rnbd.op": "1" }))).toBe(IMAGE_BYTES + 4096);
-      expect(bytesOf(matching(rows, { "rnbd.op": "0" }))).toBe(IMAGE_BYTES + 512);
-      expect(matching(rows, { "rnbd.op": "1", "rnbd.sector": "8" })).toHaveLength(1);
+      expect(bytesOf(matching(sent, { "rnbd.op": "1" }))).toBe(IMAGE_BYTES + 4096);
+      expect(bytesOf(matching(sent, { "rnbd.op": "0" }))).toBe(IMAGE_BYTES + 512);
+      expect(count({ "rnbd.op": "1", "rnbd.sector": "8", "rnbd.bytes": "4096" })).toBe(1);
       expect(count({ "rnbd.op": "3", "rnbd.sector": "128", "rnbd.bytes": "65536" })).toBe(1);
       expect(count({ "rnbd.op": "2" })).toBeGreaterThan(0);
 
       // Each request has one reply, which knows it; keys come with the replies, or never.
-      const requests = rows.filter((row) => ["READ", "WRITE"].includes(row["rtrs.message"]));
-      const replies = rows.filter((row) => row["rtrs.message"] === "I/O response");
+      const requests = sent.filter((row) => ["READ", "WRITE"].includes(row["rtrs.message"]));
+      const replies = sent.filter((row) => row["rtrs.message"] === "I/O response");
       expect(new Set(replies.map((row) => row["rtrs.request_in"]))).toEqual(
         new Set(requests.map((row) => row["frame.number"])),
       );
@@ -106,7 +111,7 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
   }
 
   // Over IPv6, in packets so small that user messages and answers span them, with packets lost,
-  // twice and late, disks that fail, and keys that the server invalidates as Linux' client wants it.
+  // twice and late, disks that fail, and keys that the server invalidates, as Linux' client asks.
   for (const rotating of [true, false]) {
     it(`names every packet of a bad network, keys ${rotating ? "rotate" : "fixed"}`, async () => {
       const file = join(trackedFolder().path, "simulated.pcapng");
@@ -115,7 +120,7 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
       const messages = rows.filter(isMessage);
       expect(messages.length).toBeGreaterThan(2000);
       expect(messages.filter((row) => row["rtrs.message"] === "")).toEqual([]);
-      expect(await dissect(file, "_ws.malformed || _ws.lua.error || rtrs.bad")).toEqual([]);
+      expect(await dissect(file, BAD)).toEqual([]);
       const invalidated = matching(rows, { "rtrs.message": "I/O response, key invalidated" });
       const invalidations = matching(rows, { "rtrs.message": "Invalidate key" });
       expect(invalidated.length).toBeGreaterThan(50);
@@ -151,7 +156,7 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
     const byHand = ["-o", `rtrs.qps:${[...numbers].join(", ")}`];
     const rows = await dissect(file, "", [...byHand, "-o", `rtrs.depth:${DEPTH}`]);
     const kinds = (from: readonly Row[]) =>
-      from.filter(isMessage).map((row) => COLUMNS.slice(0, 10).map((column) => row[column]));
+      from.filter(isMessage).map((row) => COLUMNS.slice(0, 11).map((column) => row[column]));
     expect(kinds(rows)).toEqual(kinds(all.slice(Number(open) - 1)));
   });
 });
@@ -232,6 +237,17 @@ async function dissect(file: string, filter = "", more: readonly string[] = []):
   return lines.map((line) => {
     const values = line.split("\t");
     return Object.fromEntries(COLUMNS.map((column, i) => [column, values[i] ?? ""])) as Row;
+  });
+}
+
+/** Without what a busy machine made an end send again. MADs have no numbers: they all stay. */
+function once(rows: readonly Row[]): Row[] {
+  const seen = new Set<string>();
+  return rows.filter((row) => {
+    const key = `${row["infiniband.bth.destqp"]} ${row["infiniband.bth.psn"]}`;
+    const isNew = !(isMessage(row) && seen.has(key));
+    if (isMessage(row)) seen.add(key);
+    return isNew;
   });
 }
 
