@@ -9,6 +9,7 @@ import { MTU_CASES } from "./mtu.js";
 import { PERFTEST_CASES } from "./perftest.js";
 import { PINGPONG_CASES } from "./pingpong.js";
 import { RNBD_CLIENT_CASES } from "./rnbd-client.js";
+import { RNBD_FAILURE_CASES } from "./rnbd-failures.js";
 import { RNBD_SERVER_CASES } from "./rnbd-server.js";
 import { RNBD_VOLUME_CASES } from "./rnbd-volumes.js";
 import { RPING_CASES } from "./rping.js";
@@ -21,6 +22,7 @@ export const CASES: readonly InteropCase[] = [
   ...MTU_CASES,
   ...RNBD_CLIENT_CASES,
   ...RNBD_VOLUME_CASES,
+  ...RNBD_FAILURE_CASES,
   ...RNBD_SERVER_CASES,
   ...FAULT_CASES,
   ...CONNECTION_CASES,
