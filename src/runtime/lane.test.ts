@@ -93,13 +93,24 @@ describe("a lane", () => {
   });
 
   it("nothing was settled: the loop waits without giving Node a turn", async () => {
-    startLane({ pump: () => {} });
+    // A test that loses the processor for long finds the loop asleep, or at the end of its time: it
+    // is kept awake and asked again until two waits follow each other.
+    startLane({ pump: () => lane.wake() });
+    poller.wait = () => new Promise((resolve) => setImmediate(resolve));
     const waits = await new Promise<number>((resolve) => {
+      let before = 0;
+      let isAsked = false;
       poller.onBriefWait = () => {
-        if (poller.briefWaits === 1) queueMicrotask(() => resolve(poller.briefWaits));
+        if (isAsked) return;
+        isAsked = true;
+        before = poller.briefWaits;
+        queueMicrotask(() => {
+          isAsked = false;
+          if (poller.briefWaits > before) resolve(poller.briefWaits - before);
+        });
       };
     });
-    expect(waits).toBeGreaterThan(1);
+    expect(waits).toBeGreaterThan(0);
   });
 
   it("a machine throws: the lane has stopped, says so, and stop does not wait for it", async () => {
