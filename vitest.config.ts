@@ -1,13 +1,42 @@
 // SPDX-License-Identifier: MIT
 import { defineConfig } from "vitest/config";
 
+/** Tests that bind real sockets: some need the same addresses and ports, so they run one by one. */
+const REAL_SOCKETS = [
+  "src/os/**/*.test.ts",
+  "src/runtime/**/*.test.ts",
+  "src/trace/**/*.test.ts",
+  "test/contract/**/*.test.ts",
+];
+
 /**
- * Three sets: everything fast (`npm test`), the long runs (`npm run test:long`), the built program.
+ * Everything fast (`npm test`). The long runs (`npm run test:long`) and the built program
+ * (`npm run test:e2e`) have configurations of their own.
  */
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts"],
     exclude: ["test/e2e/**", "**/*.long.test.ts", "node_modules/**", "dist/**"],
     testTimeout: 60_000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "pure",
+          include: ["src/**/*.test.ts", "test/**/*.test.ts"],
+          exclude: REAL_SOCKETS,
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "sockets",
+          include: REAL_SOCKETS,
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });
