@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+export {
+  type Fact,
+  isKnown,
+  type Tri,
+  triAnd,
+  triOr,
+  UNKNOWN,
+  type Unknown,
+} from "./fact.js";
+export {
+  NOTICES_MAX,
+  type Notice,
+  type NoticeCode,
+  type ParseReport,
+  type SourceKind,
+} from "./report.js";
+export {
+  type FileSource,
+  type FolderEntry,
+  type FolderSource,
+  type ReadErrorCode,
+  type ReadOptions,
+  SOURCE_BYTES_MAX,
+  type Source,
+} from "./source.js";
+export * from "./topology.js";
+export type * from "./verdict.js";
