@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-export { RtrsClient, type RtrsClientCounters, type RtrsClientState } from "./client.js";
-export { ClientRequest } from "./client-request.js";
-export type { RtrsClientUser } from "./client-user.js";
+export { RtrsClient, type RtrsClientCounters, type RtrsClientState } from "./client/client.js";
+export { ClientRequest } from "./client/client-request.js";
+export type { RtrsClientUser } from "./client/client-user.js";
 export type { RtrsEnvironment } from "./environment.js";
 export {
   RTRS_PORT,

@@ -16,8 +16,8 @@ import {
   writeRtrsInfoResponse,
   writeRtrsRkeyResponse,
 } from "../wire/index.js";
-import type { RtrsClient } from "./client.js";
-import type { ClientRequest } from "./client-request.js";
+import type { RtrsClient } from "./client/client.js";
+import type { ClientRequest } from "./client/client-request.js";
 import { ClientNotes, MS, Pair, SECOND, TestHost } from "./pair.fixture.js";
 import { type RawConnection, RawServer } from "./raw.fixture.js";
 

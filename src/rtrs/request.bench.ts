@@ -6,7 +6,7 @@
 import { bench, describe } from "vitest";
 import { RxBurst } from "../transport/index.js";
 import { ROCE_PORT } from "../wire/index.js";
-import type { ClientRequest } from "./client-request.js";
+import type { ClientRequest } from "./client/client-request.js";
 import { Pair, type TestHost } from "./pair.fixture.js";
 
 const DEPTH = 32;

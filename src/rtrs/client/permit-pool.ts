@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { assert } from "../base/index.js";
+import { assert } from "../../base/index.js";
 
 /**
  * The permits of a session: numbers 0 .. capacity - 1, handed out lowest first (facts page, section

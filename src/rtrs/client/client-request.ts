@@ -2,7 +2,7 @@
 // What the user of a client session fills in. All are made when the session first connects and then
 // reused: nothing is allocated per request.
 
-import type { Memory } from "../base/index.js";
+import type { Memory } from "../../base/index.js";
 
 /**
  * A request, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs

@@ -2,8 +2,8 @@
 // The memory that a client session works with: the user's, registered for as long as it likes, and
 // the session's own message slots and receive buffers.
 
-import { FarpageError, type Memory } from "../base/index.js";
-import { ACCESS, type MemoryRegion, type ProtectionDomain } from "../verbs/index.js";
+import { FarpageError, type Memory } from "../../base/index.js";
+import { ACCESS, type MemoryRegion, type ProtectionDomain } from "../../verbs/index.js";
 
 /** Memory that the user has registered with a session. */
 export class RegisteredMemories {

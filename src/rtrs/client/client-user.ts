@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { FarpageError } from "../base/index.js";
+import type { FarpageError } from "../../base/index.js";
 import type { ClientRequest } from "./client-request.js";
 
 /**

@@ -2,8 +2,8 @@
 // The hot half of the client: a request becomes one RDMA WRITE with immediate (facts page, section
 // 7). Nothing is allocated here.
 
-import { assert, carryOf, highOf, lowOf, type Memory } from "../base/index.js";
-import { ACCESS, type MemoryRegion, SendWorkRequest, WR_OPCODE } from "../verbs/index.js";
+import { assert, carryOf, highOf, lowOf, type Memory } from "../../base/index.js";
+import { ACCESS, type MemoryRegion, SendWorkRequest, WR_OPCODE } from "../../verbs/index.js";
 import {
   RTRS_DESCRIPTOR_BYTES,
   RTRS_READ_HEADER_BYTES,
@@ -12,12 +12,12 @@ import {
   writeRtrsDescriptor,
   writeRtrsReadHeader,
   writeRtrsWriteHeader,
-} from "../wire/index.js";
+} from "../../wire/index.js";
+import type { Connection } from "../connection.js";
+import type { Slab } from "../slab.js";
 import type { ChunkTable } from "./chunk-table.js";
 import type { RegisteredMemories } from "./client-memory.js";
 import type { ClientSlot } from "./client-slot.js";
-import type { Connection } from "./connection.js";
-import type { Slab } from "./slab.js";
 
 /** Room behind a user message for the largest RTRS header. */
 export const HEADER_ROOM_BYTES = RTRS_READ_HEADER_BYTES + RTRS_DESCRIPTOR_BYTES;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { carryOf, FarpageError } from "../base/index.js";
-import { type RtrsDescriptor, rtrsChunkShift } from "../wire/index.js";
+import { carryOf, FarpageError } from "../../base/index.js";
+import { type RtrsDescriptor, rtrsChunkShift } from "../../wire/index.js";
 
 /**
  * The server's chunks as one path sees them: where each is and which key opens it now. Addresses

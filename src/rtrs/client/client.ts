@@ -14,9 +14,9 @@
 // behind the newer. The protocol on top therefore holds a request back until those in flight to the
 // same blocks have completed (see `rnbd/`).
 
-import { assert, ERRNO, FarpageError, type Machine, type Memory } from "../base/index.js";
-import type { EventChannel } from "../cm/index.js";
-import { ACCESS, type ProtectionDomain, WC_FLAG, type WorkCompletion } from "../verbs/index.js";
+import { assert, ERRNO, FarpageError, type Machine, type Memory } from "../../base/index.js";
+import type { EventChannel } from "../../cm/index.js";
+import { ACCESS, type ProtectionDomain, WC_FLAG, type WorkCompletion } from "../../verbs/index.js";
 import {
   RTRS_IMMEDIATE,
   RTRS_RKEY_RESPONSE_BYTES,
@@ -29,7 +29,12 @@ import {
   rtrsRkeyResponseChunk,
   rtrsRkeyResponseKey,
   rtrsType,
-} from "../wire/index.js";
+} from "../../wire/index.js";
+import { CompletionPoller, Connection } from "../connection.js";
+import type { RtrsEnvironment } from "../environment.js";
+import { type ClientSettings, clientSettings, type RtrsClientOptions } from "../options.js";
+import { Slab } from "../slab.js";
+import { randomUuid } from "../uuid.js";
 import { RegisteredMemories } from "./client-memory.js";
 import {
   ClientPath,
@@ -42,11 +47,6 @@ import { ClientRequests } from "./client-requests.js";
 import { HEADER_ROOM_BYTES } from "./client-sender.js";
 import type { ClientSlot } from "./client-slot.js";
 import type { RtrsClientUser } from "./client-user.js";
-import { CompletionPoller, Connection } from "./connection.js";
-import type { RtrsEnvironment } from "./environment.js";
-import { type ClientSettings, clientSettings, type RtrsClientOptions } from "./options.js";
-import { Slab } from "./slab.js";
-import { randomUuid } from "./uuid.js";
 
 /**
  * - `IDLE`: `connect` has not been called.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-import type { MemoryRegion } from "../verbs/index.js";
+import type { MemoryRegion } from "../../verbs/index.js";
+import type { Connection } from "../connection.js";
 import type { ClientRequest } from "./client-request.js";
-import type { Connection } from "./connection.js";
 
 /**
  * Where a request is:

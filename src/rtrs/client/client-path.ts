@@ -4,15 +4,21 @@
 // Requests are `ClientSender`'s (client-sender.ts); what becomes of them when the path fails is the
 // session's business.
 
-import { assert, FarpageError, type IpAddress, type Random, randomBelow } from "../base/index.js";
-import type { CmEvent, EventChannel } from "../cm/index.js";
+import {
+  assert,
+  FarpageError,
+  type IpAddress,
+  type Random,
+  randomBelow,
+} from "../../base/index.js";
+import type { CmEvent, EventChannel } from "../../cm/index.js";
 import {
   ACCESS,
   type ProtectionDomain,
   SendWorkRequest,
   type WorkCompletion,
   WR_OPCODE,
-} from "../verbs/index.js";
+} from "../../verbs/index.js";
 import {
   decodeRtrsConnectReply,
   decodeRtrsInfoResponse,
@@ -23,15 +29,15 @@ import {
   type RtrsConnectReply,
   rtrsInfoResponseBytes,
   writeRtrsInfoRequest,
-} from "../wire/index.js";
+} from "../../wire/index.js";
+import { type CompletionPoller, Connection, type ConnectionOwner } from "../connection.js";
+import type { RtrsEnvironment } from "../environment.js";
+import { connectError, rejectError } from "../errors.js";
+import { Heartbeat } from "../heartbeat.js";
+import type { ClientSettings } from "../options.js";
+import { Slab } from "../slab.js";
+import { randomUuid } from "../uuid.js";
 import { ChunkTable } from "./chunk-table.js";
-import { type CompletionPoller, Connection, type ConnectionOwner } from "./connection.js";
-import type { RtrsEnvironment } from "./environment.js";
-import { connectError, rejectError } from "./errors.js";
-import { Heartbeat } from "./heartbeat.js";
-import type { ClientSettings } from "./options.js";
-import { Slab } from "./slab.js";
-import { randomUuid } from "./uuid.js";
 
 /**
  * - `IDLE`: never connected.

@@ -2,9 +2,13 @@
 // The requests of a client session: from `acquire` over permit, connection and reply, or the loss
 // of the path and another attempt, to `release`. Sized once; nothing is allocated per request.
 
-import { assert, ERRNO, IntRing } from "../base/index.js";
-import { ACCESS, type ProtectionDomain } from "../verbs/index.js";
-import { RTRS_FLAG_NEED_INVAL } from "../wire/index.js";
+import { assert, ERRNO, IntRing } from "../../base/index.js";
+import { ACCESS, type ProtectionDomain } from "../../verbs/index.js";
+import { RTRS_FLAG_NEED_INVAL } from "../../wire/index.js";
+import type { Connection } from "../connection.js";
+import type { RtrsEnvironment } from "../environment.js";
+import type { ClientSettings } from "../options.js";
+import { Slab } from "../slab.js";
 import type { ChunkTable } from "./chunk-table.js";
 import type { RegisteredMemories } from "./client-memory.js";
 import type { ClientPath } from "./client-path.js";
@@ -12,11 +16,7 @@ import { ClientRequest } from "./client-request.js";
 import { ClientSender, HEADER_ROOM_BYTES } from "./client-sender.js";
 import { ClientSlot } from "./client-slot.js";
 import type { RtrsClientUser } from "./client-user.js";
-import type { Connection } from "./connection.js";
-import type { RtrsEnvironment } from "./environment.js";
-import type { ClientSettings } from "./options.js";
 import { PermitPool } from "./permit-pool.js";
-import { Slab } from "./slab.js";
 
 /** Which requests are sent: none; only those with `retry = false`; all. */
 export type RequestGate = "SHUT" | "URGENT" | "OPEN";
