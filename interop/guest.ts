@@ -5,7 +5,7 @@
 
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Kernel } from "./kernel.js";
@@ -214,6 +214,13 @@ export class Guest {
     this.commands.set(id, command);
     this.tell(`run ${id}`);
     return command;
+  }
+
+  /** Copies a file of this machine to the guest. @returns its path there. */
+  put(path: string): string {
+    const name = basename(path);
+    copyFileSync(path, join(this.folder, "share", name));
+    return `/share/${name}`;
   }
 
   /** Kills the commands that still run. */

@@ -34,6 +34,7 @@ const PROGRAMS = {
   nbdcopy: "libnbd-bin",
   tcpdump: "tcpdump",
   tshark: "tshark",
+  "/usr/lib/python3/dist-packages/pyverbs": "python3-pyverbs",
   // librdmacm and libibverbs find rxe through their providers.
   "/usr/lib/x86_64-linux-gnu/libibverbs": "ibverbs-providers",
 } as const satisfies Readonly<Record<string, string>>;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // ibv_rc_pingpong and ibv_ud_pingpong: one message to and fro, every byte compared, of any size.
 
+import { fileURLToPath } from "node:url";
 import type { CaseContext, Direction, InteropCase } from "../case.js";
 import { addressOf } from "../network.js";
 import { runPair } from "./pair.js";
@@ -26,6 +27,34 @@ async function pingpong(
     farpage: ["pingpong", kind, ...server, "-V", ...flags, "--address", here()],
     door: { kind: "tcp", port: PORT },
   });
+}
+
+const EMPTY = fileURLToPath(new URL("../../../interop/empty-pingpong.py", import.meta.url));
+const EMPTY_COUNT = "100";
+
+/** The stock program refuses 0 bytes, so pyverbs takes its part. */
+function emptyCase(direction: Direction): InteropCase {
+  const isClient = direction === "kernel to farpage";
+  return {
+    id: `pingpong-empty-${isClient ? "in" : "out"}`,
+    title: `pyverbs, ${EMPTY_COUNT} messages of 0 bytes`,
+    direction,
+    ips: [4, 6],
+    needs: ["/usr/lib/python3/dist-packages/pyverbs"],
+    async run(context): Promise<undefined> {
+      const { guest, here, ip } = context;
+      const server = isClient ? [] : [addressOf(guest.host, 4)];
+      const peer = isClient ? here() : "";
+      const words = `${guest.put(EMPTY)} ${await guest.gidIndex(ip)} ${EMPTY_COUNT} ${peer}`;
+      const flags = ["-s", "0", "-n", EMPTY_COUNT];
+      await runPair(context, {
+        direction,
+        kernel: `/usr/bin/python3 ${words}`,
+        farpage: ["pingpong", "rc", ...server, ...flags, "--address", here()],
+        door: { kind: "tcp", port: PORT },
+      });
+    },
+  };
 }
 
 /** Bytes of a message; the path MTU is 1024. */
@@ -71,4 +100,6 @@ export const PINGPONG_CASES: readonly InteropCase[] = [
   ...casesOf("sizes", `ibv_rc_pingpong, messages of ${SIZES.join(", ")} bytes`, "rc", [
     ...SIZES.map(sized),
   ]),
+  emptyCase("kernel to farpage"),
+  emptyCase("farpage to kernel"),
 ];
