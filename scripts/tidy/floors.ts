@@ -39,7 +39,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     floor: 5,
     isCore: false,
     packages: ["koffi", "@node-rs/crc32"],
-    uses: ["base", "wire", "transport", "block", "nbd"],
+    uses: ["base", "wire", "transport", "block", "nbd", "pci"],
   },
   runtime: {
     floor: 6,
@@ -56,6 +56,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       "block",
       "nbd",
       "os",
+      "pci",
       "sim",
       "trace",
     ],
@@ -70,7 +71,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     floor: 7,
     isCore: false,
     packages: ["commander", "zod", "pino"],
-    uses: ["base", "runtime", "tools"],
+    uses: ["base", "pci", "runtime", "tools"],
   },
 };
 

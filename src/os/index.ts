@@ -20,9 +20,12 @@ export type {
   StreamListener,
   StreamOptions,
 } from "./door.js";
+export { type NamedSource, READ_LIMITS, type ReadLimits, readNamedSource } from "./folder.js";
 export { openLink } from "./link.js";
 export { openMemorySource } from "./memory-source.js";
 export { foreignCallsUnavailable } from "./native.js";
+export { readPciIds } from "./pci-ids-file.js";
+export { type PciSysfs, type PciSysfsOptions, readPciSysfs } from "./pci-sysfs.js";
 export { openPoller } from "./poller.js";
 export { SystemRandom } from "./random.js";
 export { localAddressTowards } from "./route.js";

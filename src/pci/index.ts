@@ -8,6 +8,7 @@ export {
   UNKNOWN,
   type Unknown,
 } from "./fact.js";
+export { type PciId, PciIds } from "./ids.js";
 export {
   NOTICES_MAX,
   type Notice,
