@@ -98,6 +98,50 @@ describe("perftest: sizes", () => {
   });
 });
 
+describe("perftest: the end", () => {
+  for (const [exchange, cm] of EXCHANGES) {
+    it(`by ${exchange}: both sides are through → no timer keeps their processes`, async () => {
+      using timers = new LiveTimers();
+      await runBoth({ verb: "send", kind: "bw", cm });
+      // What the peers' goodbyes have settled runs now.
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(timers.delaysMs()).toEqual([]);
+    });
+  }
+});
+
+/** Timers set since that keep the process: neither fired, nor cleared, nor unreferenced. */
+class LiveTimers implements Disposable {
+  private readonly live = new Map<NodeJS.Timeout, number>();
+  private readonly set = globalThis.setTimeout;
+  private readonly clear = globalThis.clearTimeout;
+
+  constructor() {
+    const arm = (run: () => void, delayMs = 0): NodeJS.Timeout => {
+      const timer = this.set(() => {
+        this.live.delete(timer);
+        run();
+      }, delayMs);
+      this.live.set(timer, delayMs);
+      return timer;
+    };
+    globalThis.setTimeout = arm as typeof setTimeout;
+    globalThis.clearTimeout = ((timer: NodeJS.Timeout) => {
+      this.live.delete(timer);
+      this.clear(timer);
+    }) as typeof clearTimeout;
+  }
+
+  delaysMs(): number[] {
+    return [...this.live].filter(([timer]) => timer.hasRef()).map(([, delayMs]) => delayMs);
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.setTimeout = this.set;
+    globalThis.clearTimeout = this.clear;
+  }
+}
+
 describe("perftest: queue pairs", () => {
   for (const cm of [false, true]) {
     it(`${cm ? "RDMA CM" : "TCP"}: both sides wait a second, or as long as told`, async () => {

@@ -52,7 +52,8 @@ export abstract class Traffic implements Machine {
         else reject(error);
       };
       void lost.then((error) => {
-        timer = setTimeout(() => this.settle(error), LEAVE_GRACE_MS);
+        // Every peer leaves once its test is over: nothing is left to wait for then.
+        if (!this.settled) timer = setTimeout(() => this.settle(error), LEAVE_GRACE_MS);
       });
     });
     // Hears when the host closes or fails.
