@@ -61,6 +61,17 @@ describe("SideChannel", () => {
     await expect(again).rejects.toMatchObject({ code: "EADDRINUSE" });
   });
 
+  it("a client that resets its connection before it is taken → ECONNRESET", async () => {
+    using listener = await SideListener.listen({ port: 0, address: "127.0.0.1", signal });
+    const closed = new Promise<void>((resolve) => {
+      listener["server"].once("connection", (socket) => socket.once("close", () => resolve()));
+    });
+    const socket = connect(listener.port, "127.0.0.1", () => socket.resetAndDestroy());
+    await closed;
+    const there = await listener.accept();
+    await expect(there.read(1)).rejects.toMatchObject({ code: "ECONNRESET" });
+  });
+
   it("more than any protocol sends → EPROTO, not memory without end", async () => {
     using listener = await SideListener.listen({ port: 0, address: "127.0.0.1", signal });
     const socket = connect(listener.port, "127.0.0.1");

@@ -29,7 +29,6 @@ export class SideChannel implements Disposable {
     this.signal = signal;
     this.remoteAddress = (socket.remoteAddress ?? "").replace(/^::ffff:/, "");
     this.localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
-    this.localAddress = (socket.localAddress ?? "").replace(/^::ffff:/, "");
     this.ended = new Promise((resolve) => {
       this.settleEnded = resolve;
     });
@@ -49,6 +48,8 @@ export class SideChannel implements Disposable {
         new FarpageError(error.code ?? "EIO", `TCP to ${this.remoteAddress}: ${error.message}`),
       );
     });
+    // One that broke while nobody had taken it has told so already.
+    if (socket.destroyed) this.end(closedByPeer());
   }
 
   /**
