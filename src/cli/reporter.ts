@@ -37,7 +37,8 @@ export class Reporter {
     const code = known ? error.code : "EBUG";
     const text = error instanceof Error ? error.message : String(error);
     if (this.json) process.stdout.write(`${JSON.stringify({ event: "error", code, text })}\n`);
-    const suffix = known && !text.endsWith(`(${code})`) ? ` (${code})` : "";
+    const isTold = text.endsWith(`(${code})`) || text.endsWith(`: ${code}`);
+    const suffix = known && !isTold ? ` (${code})` : "";
     process.stderr.write(`farpage: ${text}${suffix}\n`);
     if (!known && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
   }

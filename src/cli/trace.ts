@@ -12,9 +12,9 @@ import { StopSignal } from "./signals.js";
 interface Output {
   /** Told to people; null: to standard output, which is the trace's own. */
   readonly name: string | null;
+  /** Takes whole blocks. @throws FarpageError ENOSPC and the like, naming the file; EPIPE. */
   write(bytes: Uint8Array): Promise<void>;
-  /** @param wholeBytes the file is cut there. */
-  end(wholeBytes: number): Promise<void>;
+  end(): Promise<void>;
   /** Settles when nobody reads any more. */
   readonly gone: Promise<void>;
 }
@@ -25,6 +25,9 @@ export async function runTrace(
   reporter: Reporter,
 ): Promise<void> {
   const options = checkOptions(TRACE_OPTIONS, raw);
+  if (options.json && options.write === "-") {
+    throw new FarpageError("EINVAL", "--json and --write - both want standard output");
+  }
   const stop = new StopSignal();
   const instance = await findInstance(target, options.data);
   const output = options.write === "-" ? standardOutput() : await openFile(options.write);
@@ -43,31 +46,27 @@ export async function runTrace(
     ...(options.snap === undefined ? {} : { snapBytes: options.snap }),
     ...(options.buffer === undefined ? {} : { ringBytes: options.buffer }),
   };
-  let wholeBytes = 0;
   try {
-    const result = await receiveTrace(
-      instance,
-      request,
-      (bytes) => output.write(bytes),
-      over,
-      () => tellStart(instance, output, reporter),
-    );
-    wholeBytes = result.wholeBytes;
+    const result = await receiveTrace(instance, request, (bytes) => output.write(bytes), over, {
+      onStarted: () => tellStart(instance, output, reporter),
+    });
     const { packetCount: packets, droppedCount: dropped, isComplete } = result;
     const lost = dropped === 0 ? "" : `; ${dropped} more came too fast and are not in it`;
     const text = `${packets} packets${lost}`;
     if (output.name === null) {
-      if (!reporter.json) process.stderr.write(`farpage: ${text}\n`);
+      process.stderr.write(`farpage: ${text}\n`);
     } else {
       reporter.event("traced", { file: output.name, packets, dropped, isComplete }, text);
     }
-    if (!isComplete) reporter.warn("the instance ended in the middle of the trace");
+    if (!isComplete) {
+      reporter.warn("the trace lacks its end: the instance is gone, or does not answer any more");
+    }
   } catch (error) {
     // Whoever read standard output has seen enough.
     if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw error;
   } finally {
     clearTimeout(timer);
-    await output.end(wholeBytes);
+    await output.end();
   }
 }
 
@@ -75,7 +74,7 @@ function tellStart(instance: Instance, output: Output, reporter: Reporter): void
   const { pid, name, addresses } = instance;
   const text = `tracing ${name} (process ${pid}) on ${addresses.join(", ")}; Ctrl-C ends it`;
   if (output.name === null) {
-    if (!reporter.json) process.stderr.write(`farpage: ${text}\n`);
+    process.stderr.write(`farpage: ${text}\n`);
   } else {
     reporter.event("tracing", { pid, name, addresses, file: output.name }, text);
   }
@@ -83,24 +82,33 @@ function tellStart(instance: Instance, output: Output, reporter: Reporter): void
 
 async function openFile(path: string): Promise<Output> {
   let file: FileHandle;
+  const failure = (cause: unknown) => {
+    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
+    return new FarpageError(code, `can't write ${path}: ${code}`, { cause });
+  };
   try {
     file = await open(path, "w", 0o600);
   } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
-    throw new FarpageError(code, `can't write ${path}: ${code}`, { cause });
+    throw failure(cause);
   }
+  let wholeBytes = 0;
   return {
     name: path,
     gone: new Promise(() => {}),
     async write(bytes) {
-      for (let at = 0; at < bytes.length; ) {
-        at += (await file.write(bytes, at, bytes.length - at)).bytesWritten;
+      try {
+        for (let at = 0; at < bytes.length; ) {
+          at += (await file.write(bytes, at, bytes.length - at)).bytesWritten;
+        }
+      } catch (cause) {
+        throw failure(cause);
       }
+      wholeBytes += bytes.length;
     },
-    async end(wholeBytes) {
+    async end() {
       const facts = await file.stat();
-      // Half a block at the end would be an error to every reader.
-      if (facts.isFile() && wholeBytes > 0) await file.truncate(wholeBytes);
+      // A full disk has taken a part: half a block at the end would be an error to every reader.
+      if (facts.isFile() && facts.size > wholeBytes) await file.truncate(wholeBytes);
       await file.close();
     },
   };

@@ -101,6 +101,13 @@ export class ControlClient {
     }
   }
 
+  /** From now on the connection ends when nothing comes for so long, though it would be taken. */
+  endAfterSilence(milliseconds: number): void {
+    this.socket.setTimeout(milliseconds, () => {
+      if (!this.socket.isPaused()) this.socket.destroy();
+    });
+  }
+
   close(): void {
     this.socket.destroy();
   }
@@ -188,16 +195,20 @@ export async function listInstances(folder = runtimeFolder()): Promise<Instance[
   } catch {
     return [];
   }
-  const found: Instance[] = [];
-  for (const name of names) {
-    const path = join(folder, name);
-    try {
-      found.push(await helloOf(path));
-    } catch (error) {
-      if (error instanceof FarpageError && error.code === "ECONNREFUSED") removeStale(path);
-    }
+  // All at once: one that is stopped costs its time limit, and none of the others'.
+  const found = await Promise.all(names.map((name) => answerOf(join(folder, name))));
+  return found
+    .filter((instance) => instance !== null)
+    .sort((a, b) => a.pid - b.pid || a.startedMs - b.startedMs);
+}
+
+async function answerOf(path: string): Promise<Instance | null> {
+  try {
+    return await helloOf(path);
+  } catch (error) {
+    if (error instanceof FarpageError && error.code === "ECONNREFUSED") removeStale(path);
+    return null;
   }
-  return found.sort((a, b) => a.pid - b.pid || a.startedMs - b.startedMs);
 }
 
 function removeStale(path: string): void {

@@ -38,6 +38,8 @@ export class ControlConnection {
   private isStreaming = false;
   /** What it says further is not listened to. */
   private isRefused = false;
+  /** It has not taken its last answers: further requests wait, and it may say no more. */
+  private isFull = false;
 
   constructor(socket: Socket, answer: ControlHandler) {
     this.socket = socket;
@@ -81,7 +83,7 @@ export class ControlConnection {
 
   private take(text: string): void {
     if (!this.isRefused) this.line += text;
-    while (!this.isRefused) {
+    while (!this.isRefused && !this.isFull) {
       const end = this.line.indexOf("\n");
       if ((end < 0 ? this.line.length : end) > REQUEST_BYTES_MAX) {
         this.refuse("EMSGSIZE", `a request has at most ${REQUEST_BYTES_MAX} characters`);
@@ -107,14 +109,27 @@ export class ControlConnection {
     }
     try {
       const { reply, stream } = this.answer(request);
-      this.socket.write(`${JSON.stringify({ ok: true, ...reply })}\n`);
-      if (stream === undefined) return;
+      const hasRoom = this.socket.write(`${JSON.stringify({ ok: true, ...reply })}\n`);
+      if (stream === undefined) {
+        if (!hasRoom) this.waitForRoom();
+        return;
+      }
       this.isStreaming = true;
       stream(this);
     } catch (error) {
       const code = error instanceof FarpageError ? error.code : "EBUG";
       this.refuse(code, error instanceof Error ? error.message : String(error));
     }
+  }
+
+  private waitForRoom(): void {
+    this.isFull = true;
+    this.socket.pause();
+    this.socket.once("drain", () => {
+      this.isFull = false;
+      this.socket.resume();
+      this.take("");
+    });
   }
 
   private refuse(code: string, text: string): void {

@@ -11,7 +11,7 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -27,6 +27,7 @@ import { receiveTrace } from "./trace-client.js";
 let folder: string;
 let lastAddress = 100;
 const hosts: Host[] = [];
+const servers: Server[] = [];
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "farpage-ctl-"));
@@ -34,6 +35,7 @@ beforeEach(() => {
 
 afterEach(async () => {
   for (const host of hosts.splice(0)) await host.close();
+  for (const server of servers.splice(0)) server.close();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -94,13 +96,32 @@ class Taker {
     const write = async (bytes: Uint8Array): Promise<void> => {
       this.chunks.push(Buffer.from(bytes));
     };
-    this.result = receiveTrace(instance, request, write, stopped, begin);
+    this.result = receiveTrace(instance, request, write, stopped, { onStarted: begin });
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.chunks);
   }
 
   async file(): Promise<Pcapng> {
     await this.result;
-    return readPcapng(new Uint8Array(Buffer.concat(this.chunks)));
+    return readPcapng(new Uint8Array(this.bytes));
   }
+}
+
+/** An instance that agrees to everything and then does what `act` does. */
+async function falseInstance(
+  number: number,
+  act: (socket: Socket, request: string) => void,
+): Promise<Instance> {
+  const path = join(folder, `${number}.sock`);
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.on("data", (text) => act(socket, String(text)));
+  });
+  servers.push(server);
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  return { path, version: 1, pid: number, name: "x", data: null, addresses: [], startedMs: 0 };
 }
 
 describe("a trace from the first packet on", () => {
@@ -203,7 +224,92 @@ describe("a trace of a running instance", () => {
   });
 });
 
+describe("a trace of an instance that fails", () => {
+  it("it dies in the middle of a block → what was written is whole blocks", async () => {
+    const [a, b] = [await observedHost("a"), await observedHost("b")];
+    const real = new Taker(await onlyInstance("a"));
+    await real.started;
+    await talk(a, b, 3, 10_000);
+    real.stop();
+    const whole = (await real.file()).packets;
+    const { bytes } = real;
+    // Cut between two blocks, in a head, in a packet; in pieces of any size.
+    for (const [cut, piece] of [
+      [0, 60_000],
+      [1, 70],
+      [6, 4096],
+      [bytes.length >> 1, 11],
+      [bytes.length >> 1, 65_536],
+    ] as const) {
+      const instance = await falseInstance(++lastAddress, (socket) => {
+        socket.write('{"ok":true}\n');
+        const sent = bytes.subarray(0, bytes.length - cut);
+        for (let at = 0; at < sent.length; at += piece) socket.write(sent.subarray(at, at + piece));
+        socket.end();
+      });
+      const taker = new Taker(instance);
+      const file = await taker.file();
+      expect(file.packets).toEqual(whole.slice(0, file.packets.length));
+      const { packetCount, isComplete } = await taker.result;
+      expect([packetCount, isComplete]).toEqual([file.packets.length, cut === 0]);
+      expect(file.packets.length).toBeGreaterThan(cut < 7 ? whole.length - 1 : 4);
+    }
+  });
+
+  it("it sends something else → EPROTO, and none of it is written", async () => {
+    const instance = await falseInstance(70, (socket) => {
+      socket.end(`{"ok":true}\n${"x".repeat(5000)}`);
+    });
+    const taker = new Taker(instance);
+    await expect(taker.result).rejects.toMatchObject({ code: "EPROTO" });
+    expect(taker.bytes).toHaveLength(0);
+  });
+
+  it("it is stopped, and deaf to the end of the trace → the trace ends without", async () => {
+    const instance = await falseInstance(71, (socket, request) => {
+      if (request.includes("trace")) socket.write('{"ok":true}\n');
+    });
+    const silence = { endMs: 20 };
+    const trace = receiveTrace(instance, {}, async () => {}, Promise.resolve(), silence);
+    expect(await trace).toMatchObject({ packetCount: 0, isComplete: false });
+  });
+});
+
 describe("the control socket", () => {
+  it("instances that answer when all are asked → all found: none waits for another", async () => {
+    const waiting: (() => void)[] = [];
+    for (const pid of [81, 82, 83]) {
+      await falseInstance(pid, (socket) => {
+        const hello = { ok: true, version: 1, pid, name: "x", data: null, addresses: [] };
+        waiting.push(() => socket.end(`${JSON.stringify({ ...hello, startedMs: 0 })}\n`));
+        if (waiting.length === 3) for (const answer of waiting) answer();
+      });
+    }
+    expect((await listInstances(folder)).map(({ pid }) => pid)).toEqual([81, 82, 83]);
+  });
+
+  it("an asker that takes no answers → its further requests wait, all are answered", async () => {
+    let count = 0;
+    const text = "x".repeat(1 << 20);
+    const server = await ControlServer.open(folder, () => ({ reply: { number: count++, text } }));
+    const [asked, line] = [50, '{"request":"hello"}\n'];
+    const socket = connect(server.path);
+    socket.pause();
+    await new Promise<void>((resolve) => socket.write(line.repeat(asked), () => resolve()));
+    // Somebody who came later is answered: the requests before have been looked at.
+    const other = await ControlClient.connect(server.path);
+    await other.ask({ request: "hello" });
+    expect(count).toBeLessThan(10);
+    other.close();
+    let lines = 0;
+    for await (const bytes of socket) {
+      lines += String(bytes).split("\n").length - 1;
+      if (lines === asked) break;
+    }
+    expect(count).toBe(asked + 1);
+    await server.close();
+  });
+
   it("hello and stat → who it is, and counters of each queue pair with its peer", async () => {
     const [a, b] = [await observedHost("a"), await observedHost("b")];
     const instance = await onlyInstance("a");
