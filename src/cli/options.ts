@@ -33,10 +33,14 @@ export const wholeNumber = (min: number, max: number) =>
 /** Both commands with an NBD endpoint have it. */
 const nbdConnections = wholeNumber(1, 4096);
 
+/** Node's timers go off at once beyond 2^31 milliseconds. */
+const SECONDS_MAX = 2_000_000;
+
 export const seconds = z
   .string()
   .regex(/^\d+(\.\d+)?$/, "not a number of seconds")
-  .transform(Number);
+  .transform(Number)
+  .refine((value) => value <= SECONDS_MAX, `at most ${SECONDS_MAX} seconds, 23 days`);
 
 /** Lets a parser that throws FarpageError report through zod, with the flag's name. */
 export function parsed<T>(parse: (text: string) => T) {
