@@ -8,7 +8,7 @@ import { mapVolume, unmapVolume } from "./rnbd-guest.js";
 async function ext4(context: CaseContext): Promise<undefined> {
   const { guest, here, farpage, folder, ip } = context;
   const volume = `vol=${folder}/volume.img,size=256M`;
-  const server = farpage("serve", "--address", here(), "--volume", volume);
+  const server = farpage("serve", "--address", here(), "--volume", volume, "--allow", "any");
   await server.event("ready");
   const mapped = await mapVolume(guest, `ext4-${ip}`, [`ip:${here()}`], "vol", "access_mode=rw");
   const written = await guest.run(`

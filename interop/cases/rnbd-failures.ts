@@ -12,7 +12,8 @@ const RECONNECT_SECONDS = 120;
 
 function serve({ farpage, here, folder }: CaseContext): Farpage {
   const volume = `vol=${folder}/vol.img,size=96M`;
-  return farpage("serve", ...["--address", here(), "--address", here(1)], "--volume", volume);
+  const addresses = ["--address", here(), "--address", here(1)];
+  return farpage("serve", ...addresses, "--volume", volume, "--allow", "any");
 }
 
 /**

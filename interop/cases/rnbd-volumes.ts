@@ -20,7 +20,7 @@ async function serve(
     const [name, size, ...more] = volume.split(/[=,]/);
     return ["--volume", [`${name}=${folder}/${name}.img`, `size=${size}`, ...more].join(",")];
   });
-  const server = farpage("serve", "--address", here(), ...args, ...flags);
+  const server = farpage("serve", "--address", here(), "--allow", "any", ...args, ...flags);
   await server.event("ready");
   return server;
 }

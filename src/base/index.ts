@@ -10,6 +10,7 @@ export {
 export { ERRNO, type ErrnoName, errnoName } from "./errno.js";
 export { FarpageError } from "./errors.js";
 export { IpAddress } from "./ip.js";
+export { IpPrefix } from "./ip-prefix.js";
 export type { Machine } from "./machine.js";
 export { HeapMemorySource, type Memory, type MemorySource } from "./memory.js";
 export { type Random, randomBelow, SeededRandom } from "./random.js";

@@ -87,6 +87,13 @@ common(program.command("serve"))
     "NAME=PATH[,size=SIZE][,readonly] or NAME=memory:SIZE; may be repeated",
     collectWhole,
   )
+  .option(
+    "--allow <rule>",
+    "who may open what: CLIENTS[,session=NAME][,volume=NAME][,ro|rw|exclusive|none]; the first " +
+      "that fits decides (default: loopback alone)",
+    collectWhole,
+  )
+  .option("--allow-file <file>", "more such rules, one a line, asked behind those of --allow")
   .option("--port <port>", "RTRS port", "1234")
   .option("--data <dir>", "folder that relative volume paths start from")
   .option("--queue-depth <n>", "requests in flight per session", "128")

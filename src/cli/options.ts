@@ -8,6 +8,7 @@ import { z } from "zod";
 import {
   FarpageError,
   IpAddress,
+  parseAccessRule,
   parseNbdEndpoint,
   parseSize,
   parseVolume,
@@ -70,6 +71,8 @@ export const SERVE_OPTIONS = z.object({
   ...COMMON,
   address: z.array(ipAddress).min(1),
   volume: z.array(parsed(parseVolume)).min(1),
+  allow: z.array(parsed(parseAccessRule)).default([]),
+  allowFile: z.string().min(1).optional(),
   port: wholeNumber(1, 65_535),
   data: z.string().optional(),
   queueDepth: wholeNumber(1, 65_535),

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: MIT
 // `farpage serve`: a server host.
 
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { formatSize, ServerHost } from "../runtime/index.js";
+import {
+  type AccessRule,
+  FarpageError,
+  formatSize,
+  type IpAddress,
+  parseAccessFile,
+  ServerHost,
+} from "../runtime/index.js";
 import { createLog } from "./log.js";
 import { observing } from "./observe.js";
 import { checkOptions, SERVE_OPTIONS } from "./options.js";
@@ -13,12 +21,14 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
   const options = checkOptions(SERVE_OPTIONS, raw);
   const stop = new StopSignal({ orStdinEnd: options.untilStdinEnds });
   const folder = resolve(options.data ?? ".");
+  const allow = [...options.allow, ...readAllowFile(options.allowFile)];
   const server = await ServerHost.start({
     addresses: options.address,
     port: options.port,
     volumes: options.volume.map((volume) =>
       volume.path === null ? volume : { ...volume, path: resolve(folder, volume.path) },
     ),
+    allow,
     queueDepth: options.queueDepth,
     chunkBytes: options.chunk,
     sessionCountMax: options.sessions,
@@ -37,6 +47,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
         `  ${volume.name}: ${volume.path ?? "in memory"}, ${formatSize(volume.sizeBytes)}` +
         (volume.readOnly ? ", read-only" : ""),
     ),
+    clientsLine(allow, options.address),
     `memory for requests: up to ${formatSize(server.memoryBytesMax)} ` +
       `(${options.sessions} sessions x ${options.paths} paths x ${options.queueDepth} requests x ` +
       `${formatSize(options.chunk)})`,
@@ -56,6 +67,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
       addresses,
       port: server.port,
       volumes: server.volumes,
+      allow: allow.map(({ text }) => text),
       memoryBytesMax: server.memoryBytesMax,
       backend: server.backend,
     },
@@ -71,4 +83,23 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
   }
   await server.close();
   reporter.event("stopped", { signal }, "stopped; everything is on disk");
+}
+
+/** @throws FarpageError EINVAL naming file and line; ENOENT and others of reading it. */
+function readAllowFile(path: string | undefined): readonly AccessRule[] {
+  if (path === undefined) return [];
+  try {
+    return parseAccessFile(readFileSync(path, "utf8"));
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new FarpageError(code ?? "EIO", `--allow-file "${path}": ${message}`, { cause: error });
+  }
+}
+
+/** Who may connect, for people; loudest where a server would be served in vain. */
+function clientsLine(allow: readonly AccessRule[], addresses: readonly IpAddress[]): string {
+  if (allow.length > 0) return `allowed: ${allow.map(({ text }) => text).join("; ")}; loopback`;
+  const isLocal = addresses.every((address) => /^(127\.|::1$)/.test(String(address)));
+  const hint = isLocal ? "" : " (others are refused: --allow CLIENTS lets them in)";
+  return `allowed: clients on loopback alone${hint}`;
 }

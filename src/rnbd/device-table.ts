@@ -19,22 +19,25 @@ export class OpenDevice {
   readonly id: number;
   readonly volume: Volume;
   readonly access: RnbdAccess;
+  /** Nobody else has the volume open. */
+  readonly exclusive: boolean;
   /** Requests of this open in the device. */
   inflight = 0;
   /** Ended: no id names it any more; its right goes back when `inflight` is 0. */
   ended = false;
 
-  constructor(id: number, volume: Volume, access: RnbdAccess) {
+  constructor(id: number, volume: Volume, access: RnbdAccess, exclusive: boolean) {
     this.id = id;
     this.volume = volume;
     this.access = access;
+    this.exclusive = exclusive;
   }
 
   /** The open is over. Its right to the volume ends with its last request. */
   end(): void {
     assert(!this.ended, "an open ends once");
     this.ended = true;
-    if (this.inflight === 0) this.volume.release(this.access);
+    if (this.inflight === 0) this.volume.release(this.access, this.exclusive);
   }
 
   requestBegins(): void {
@@ -47,7 +50,7 @@ export class OpenDevice {
     this.inflight--;
     this.volume.inflight--;
     assert(this.inflight >= 0, "no more requests end than begin");
-    if (this.ended && this.inflight === 0) this.volume.release(this.access);
+    if (this.ended && this.inflight === 0) this.volume.release(this.access, this.exclusive);
   }
 }
 
@@ -78,11 +81,11 @@ export class DeviceTable {
    * Adds an open, for which the right has been acquired.
    * @returns null when the session has 1024 devices open, or has used up all ids.
    */
-  add(volume: Volume, access: RnbdAccess): OpenDevice | null {
+  add(volume: Volume, access: RnbdAccess, exclusive: boolean): OpenDevice | null {
     const slot = this.takeSlot();
     if (slot < 0) return null;
     const id = slot + DEVICE_COUNT_MAX * (this.generations[slot] as number);
-    const open = new OpenDevice(id, volume, access);
+    const open = new OpenDevice(id, volume, access, exclusive);
     this.slots[slot] = open;
     this.byVolume.set(volume, open);
     return open;

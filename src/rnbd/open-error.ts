@@ -10,9 +10,17 @@ export function openError(name: string, errno: number): FarpageError {
     case ERRNO.EPERM:
       return new FarpageError(code, `volume "${name}" is open for writing by somebody else`);
     case ERRNO.EACCES:
-      return new FarpageError(code, `the server doesn't let this session open volume "${name}"`);
+      return new FarpageError(code, `no access rule of the server gives volume "${name}" to us`);
+    case ERRNO.EBUSY:
+      return new FarpageError(
+        code,
+        `volume "${name}" is open elsewhere, and one of us must be alone`,
+      );
     case ERRNO.EROFS:
-      return new FarpageError(code, `volume "${name}" is read-only; open it with access "ro"`);
+      return new FarpageError(
+        code,
+        `volume "${name}" is read-only for us; open it with access "ro"`,
+      );
     default:
       return new FarpageError(code, `the server can't open volume "${name}": ${code}`);
   }

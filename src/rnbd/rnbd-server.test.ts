@@ -166,7 +166,7 @@ describe("rnbd server: who may open how, over all sessions", () => {
     server = new RnbdServer({
       authorize: (attempt) => {
         attempts.push(attempt);
-        return attempt.sessionName === "blue" ? ERRNO.EACCES : 0;
+        return { errno: attempt.sessionName === "blue" ? ERRNO.EACCES : 0, exclusive: false };
       },
     });
     server.addVolume("vol1", disk);

@@ -13,6 +13,7 @@ import type { BlockDevice } from "../block/index.js";
 import type { RtrsServerUser, ServerRequest, ServerSession } from "../rtrs/index.js";
 import {
   isRnbdName,
+  RNBD_ACCESS,
   RNBD_CACHE,
   RNBD_CLOSE_BYTES,
   RNBD_OPEN_BYTES,
@@ -38,15 +39,34 @@ import { Volume, type VolumeOptions } from "./volume.js";
 export interface OpenAttempt {
   readonly volumeName: string;
   readonly sessionName: string;
-  /** Where the session's first path comes from; the session's name is only what the client says. */
+  /**
+   * Where a path of the session comes from: asked for each. The session's name is only what the
+   * client says.
+   */
   readonly clientAddress: IpAddress;
   readonly access: RnbdAccess;
 }
 
-export interface RnbdServerOptions {
-  /** Asked for every open that would succeed otherwise. @returns 0, or the errno to refuse with. */
-  readonly authorize?: (attempt: OpenAttempt) => number;
+/** Whether it may. */
+export interface OpenVerdict {
+  /** 0, or the errno to refuse with. */
+  readonly errno: number;
+  /** Nobody else may have the volume open as long as this open lasts. */
+  readonly exclusive: boolean;
 }
+
+/** Who may do what; by default everybody everything. `accessPolicy` makes both from rules. */
+export interface RnbdServerOptions {
+  /** Asked for every path, ahead of anything that costs memory. @returns 0, or an errno. */
+  readonly admit?: (client: IpAddress) => number;
+  /**
+   * Asked for every open, whether there is such a volume or not, so that a refusal does not tell
+   * which; and for each open of a session that a path from another address would join.
+   */
+  readonly authorize?: (attempt: OpenAttempt) => OpenVerdict;
+}
+
+const GRANTED: OpenVerdict = { errno: 0, exclusive: false };
 
 /** One open device, for display. */
 export interface OpenInfo {
@@ -69,7 +89,8 @@ const SEGMENTS_MAX = 128;
  * volumes, which stay the caller's to close.
  */
 export class RnbdServer implements RtrsServerUser, Machine {
-  private readonly authorize: (attempt: OpenAttempt) => number;
+  private readonly admitClient: (client: IpAddress) => number;
+  private readonly authorize: (attempt: OpenAttempt) => OpenVerdict;
   private readonly byName = new Map<string, Volume>();
   /**
    * All that may have requests in flight: those of `byName`, and removed ones until they are
@@ -79,7 +100,8 @@ export class RnbdServer implements RtrsServerUser, Machine {
   private readonly sessions = new Set<ServerSession>();
 
   constructor(options: RnbdServerOptions = {}) {
-    this.authorize = options.authorize ?? (() => 0);
+    this.admitClient = options.admit ?? (() => 0);
+    this.authorize = options.authorize ?? (() => GRANTED);
   }
 
   /**
@@ -194,6 +216,22 @@ export class RnbdServer implements RtrsServerUser, Machine {
     }
   }
 
+  /** A path that joins a session must have the right to everything that the session has open. */
+  admit(client: IpAddress, session: ServerSession | null): number {
+    const errno = this.admitClient(client);
+    if (errno !== 0 || session === null || !this.sessions.has(session)) return errno;
+    for (const { volume, access, exclusive } of tableOf(session).list()) {
+      const verdict = this.authorize({
+        volumeName: volume.name,
+        sessionName: session.name,
+        clientAddress: client,
+        access,
+      });
+      if (verdict.errno !== 0 || (verdict.exclusive && !exclusive)) return ERRNO.EACCES;
+    }
+    return 0;
+  }
+
   onSessionUp(session: ServerSession): void {
     session.context = new DeviceTable();
     this.sessions.add(session);
@@ -250,24 +288,32 @@ export class RnbdServer implements RtrsServerUser, Machine {
   private open(session: ServerSession, name: string | null, access: number): OpenDevice | number {
     const key = name === null ? null : volumeKey(name);
     if (key === null) return ERRNO.EINVAL;
-    const volume = this.byName.get(key);
-    if (volume === undefined) return ERRNO.ENOENT;
+    if (!isRnbdAccess(access)) return ERRNO.EINVAL;
     const table = tableOf(session);
-    const known = table.findVolume(volume);
+    const volume = this.byName.get(key);
+    const known = volume === undefined ? null : table.findVolume(volume);
     if (known !== null) return known; // Whatever the mode, as Linux does (facts page 13).
-    const errno = volume.acquire(access);
+    const { errno: refusal, exclusive } = this.judge(session, key, access);
+    if (refusal !== 0) return refusal;
+    if (volume === undefined) return ERRNO.ENOENT;
+    const errno = volume.acquire(access, exclusive);
     if (errno !== 0) return errno;
-    const mode = access as RnbdAccess;
-    const refusal = this.authorize({
-      volumeName: key,
-      sessionName: session.name,
-      clientAddress: session.peer,
-      access: mode,
-    });
-    const open = refusal === 0 ? table.add(volume, mode) : null;
+    const open = table.add(volume, access, exclusive);
     if (open !== null) return open;
-    volume.release(mode);
-    return refusal || ERRNO.EMFILE;
+    volume.release(access, exclusive);
+    return ERRNO.EMFILE;
+  }
+
+  /** The strictest verdict over the addresses that the session comes from. */
+  private judge(session: ServerSession, volumeName: string, access: RnbdAccess): OpenVerdict {
+    const { clients, name: sessionName } = session;
+    let exclusive = false;
+    for (const clientAddress of clients.length === 0 ? [session.peer] : clients) {
+      const verdict = this.authorize({ volumeName, sessionName, clientAddress, access });
+      if (verdict.errno !== 0) return verdict;
+      exclusive ||= verdict.exclusive;
+    }
+    return { errno: 0, exclusive };
   }
 }
 
@@ -289,6 +335,10 @@ function volumeKey(name: string): string | null {
     .filter((part) => part !== "")
     .join("/");
   return key === "" ? null : key;
+}
+
+function isRnbdAccess(access: number): access is RnbdAccess {
+  return Object.values(RNBD_ACCESS).includes(access as RnbdAccess);
 }
 
 /** Whether `request` is a READ with a message and room for a response of at least these lengths. */

@@ -53,6 +53,8 @@ export class Volume {
   private writerCount = 0;
   private migrationCount = 0;
   private readerCount = 0;
+  /** The one open there is was given alone. */
+  private isExclusive = false;
   /** Requests in the device, of all opens, ended ones included. */
   inflight = 0;
   /** The device failed a request with this errno; told each time, before the client hears. */
@@ -76,25 +78,27 @@ export class Volume {
   /**
    * Takes the right to access the volume in a mode (facts page 13: any number of readers, one
    * writer; two where one of them only migrates).
-   * @returns 0; EINVAL for no mode at all, EROFS for writing what can't be written, EPERM when
-   *   somebody else has the right.
+   * @param exclusive nobody else may have it in any mode.
+   * @returns 0; EROFS for writing what can't be written, EPERM when somebody else has the right to
+   *   write, EBUSY where one of both must be alone.
    */
-  acquire(access: number): number {
-    if (access === RNBD_ACCESS.RO) {
-      this.readerCount++;
-      return 0;
-    }
-    if (access !== RNBD_ACCESS.RW && access !== RNBD_ACCESS.MIGRATION) return ERRNO.EINVAL;
-    if (this.readOnly || this.device.limits.readOnly) return ERRNO.EROFS;
+  acquire(access: RnbdAccess, exclusive: boolean): number {
+    const writes = access !== RNBD_ACCESS.RO;
+    if (writes && (this.readOnly || this.device.limits.readOnly)) return ERRNO.EROFS;
+    if (this.isExclusive || (exclusive && this.openCount > 0)) return ERRNO.EBUSY;
     const writers = this.writerCount + this.migrationCount;
-    if (writers >= (access === RNBD_ACCESS.RW ? 1 : 2)) return ERRNO.EPERM;
-    if (access === RNBD_ACCESS.RW) this.writerCount++;
+    if (writes && writers >= (access === RNBD_ACCESS.RW ? 1 : 2)) return ERRNO.EPERM;
+    if (access === RNBD_ACCESS.RO) this.readerCount++;
+    else if (access === RNBD_ACCESS.RW) this.writerCount++;
     else this.migrationCount++;
+    this.isExclusive = exclusive;
     return 0;
   }
 
   /** Gives back what `acquire` gave. */
-  release(access: RnbdAccess): void {
+  release(access: RnbdAccess, exclusive: boolean): void {
+    assert(exclusive === this.isExclusive, "who has it alone gives it back");
+    this.isExclusive = false;
     if (access === RNBD_ACCESS.RO) this.readerCount--;
     else if (access === RNBD_ACCESS.RW) this.writerCount--;
     else this.migrationCount--;
@@ -104,6 +108,7 @@ export class Volume {
 
   checkInvariants(): void {
     assert(this.writerCount + this.migrationCount <= 2, "two writers at most");
+    assert(!this.isExclusive || this.openCount === 1, "an exclusive open is the only one");
     assert(this.inflight >= 0, "requests end once");
   }
 }

@@ -27,6 +27,8 @@ function hint(name: string): string {
   switch (name) {
     case "ECONNRESET":
       return " (it is still closing the previous connection, or refuses the parameters)";
+    case "EACCES":
+      return " (its access rules have none for this client's address: --allow at the server)";
     case "EEXIST":
       return " (the session has a path between these addresses already)";
     case "ENXIO":

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: MIT
 
+export {
+  type AccessLevel,
+  type AccessRule,
+  AccessRules,
+  parseAccessFile,
+  parseAccessRule,
+} from "./access-rules.js";
 export { RtrsClient, type RtrsClientCounters, type RtrsClientState } from "./client/client.js";
 export { ClientRequest } from "./client/client-request.js";
 export type { RtrsClientUser } from "./client/client-user.js";

@@ -31,6 +31,12 @@ export class ServerSession {
     return this.paths.filter((path) => path.state === "CONNECTED").length;
   }
 
+  /** Where the paths come from that can still carry something, oldest first. */
+  get clients(): readonly IpAddress[] {
+    const paths = this.paths.filter(({ state }) => state === "CONNECTING" || state === "CONNECTED");
+    return paths.map(({ peer }) => peer);
+  }
+
   /** Requests that the user has and has not completed. */
   get inflight(): number {
     let inflight = 0;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import type { IpAddress } from "../base/index.js";
 import type { ServerRequest } from "./server-request.js";
 import type { ServerSession } from "./server-session.js";
 
@@ -7,6 +8,13 @@ import type { ServerSession } from "./server-session.js";
  * and may call any method of the server, its sessions and its requests but `pump`.
  */
 export interface RtrsServerUser {
+  /**
+   * A client asks for a path, before anything is made for it. Default: all are let in.
+   * @param client the address that its packets come from, and answers go to.
+   * @param session the session that the path would join; null for a new one.
+   * @returns 0, or the errno to refuse with.
+   */
+  admit?(client: IpAddress, session: ServerSession | null): number;
   /** The first path of a session is connected; requests of it follow. */
   onSessionUp(session: ServerSession): void;
   /**

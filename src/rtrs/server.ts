@@ -285,6 +285,9 @@ export class RtrsServer implements Machine, ServerPathOwner {
 
   private refuseNew(event: CmEvent, request: RtrsConnectRequest): number {
     const session = this.sessionsByUuid.get(uuidKey(request.pathsUuid));
+    const peer = event.id.remoteAddress;
+    const errno = peer === null ? ERRNO.EACCES : this.user.admit?.(peer, session ?? null);
+    if (errno !== undefined && errno !== 0) return errno;
     if (session !== undefined) return this.refuseFurther(session, event);
     if (!request.firstConnection) return ERRNO.ENXIO;
     return this.sessionsByUuid.size >= this.settings.sessionCountMax ? ERRNO.ENOMEM : 0;

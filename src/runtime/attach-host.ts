@@ -326,15 +326,10 @@ async function openVolume(
       return await Promise.race([
         openOnce(name, options, stack, client),
         failure.promise,
-        timeout(leftMs, () =>
-          client.isConnected
-            ? `${server} does not answer the request to open "${name}"`
-            : `${server} can't be reached${reasonOf(client)}: is farpage serve running there, ` +
-              "and UDP port 4791 open?",
-        ),
+        timeout(leftMs, () => lateError(client, name, server)),
       ]);
     } catch (error) {
-      const isBusy = error instanceof FarpageError && error.code === "EPERM";
+      const isBusy = error instanceof FarpageError && /^(EPERM|EBUSY)$/.test(error.code);
       const waitedMs = performance.now() - startMs + BUSY_PAUSE_MS;
       if (!isBusy || waitedMs > Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS)) {
         throw explain(error, name, server);
@@ -365,9 +360,23 @@ function reasonOf(client: RnbdClient): string {
   return client.lastError === null ? "" : ` (${client.lastError.message})`;
 }
 
-function timeout(ms: number, message: () => string): Promise<never> {
+/** Why a volume is not open when the time is over. */
+function lateError(client: RnbdClient, name: string, server: string): FarpageError {
+  if (client.isConnected) {
+    const message = `${server} does not answer the request to open "${name}"`;
+    return new FarpageError("ETIMEDOUT", message);
+  }
+  const reason = reasonOf(client);
+  if (client.lastError?.code === "EACCES") {
+    return new FarpageError("EACCES", `${server} refuses this client${reason}`);
+  }
+  const hint = "is farpage serve running there, and UDP port 4791 open?";
+  return new FarpageError("ETIMEDOUT", `${server} can't be reached${reason}: ${hint}`);
+}
+
+function timeout(ms: number, error: () => FarpageError): Promise<never> {
   return new Promise((_, reject) => {
-    const timer = setTimeout(() => reject(new FarpageError("ETIMEDOUT", message())), ms);
+    const timer = setTimeout(() => reject(error()), ms);
     timer.unref();
   });
 }
@@ -379,7 +388,8 @@ function explain(error: unknown, volume: string, server: string): unknown {
     ENOENT: `${server} has no volume "${volume}"`,
     EPERM: `volume "${volume}" of ${server} is open for writing elsewhere; --readonly can share it`,
     EROFS: `volume "${volume}" of ${server} is read-only: attach it with --readonly`,
-    EACCES: `${server} refuses access to volume "${volume}"`,
+    EACCES: `no access rule of ${server} gives volume "${volume}" to this client (its --allow)`,
+    EBUSY: `volume "${volume}" of ${server} is open elsewhere, and one of both must be alone`,
   };
   const reason = reasons[error.code];
   return reason === undefined ? error : new FarpageError(error.code, reason, { cause: error });

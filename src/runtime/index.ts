@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { FarpageError, IpAddress, type Memory } from "../base/index.js";
 export { localAddressTowards } from "../os/index.js";
+export { type AccessRule, parseAccessFile, parseAccessRule } from "../rtrs/index.js";
 export { type AttachedVolume, AttachHost, type AttachHostOptions } from "./attach-host.js";
 export {
   BENCH_TEST,

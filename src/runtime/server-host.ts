@@ -3,8 +3,8 @@
 
 import type { IpAddress } from "../base/index.js";
 import type { Backend, BackendChoice } from "../os/index.js";
-import { RnbdServer } from "../rnbd/index.js";
-import { RtrsServer } from "../rtrs/index.js";
+import { accessPolicy, RnbdServer } from "../rnbd/index.js";
+import { type AccessRule, AccessRules, RtrsServer } from "../rtrs/index.js";
 import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
 import { type ObserveOptions, observed } from "./observe/index.js";
@@ -19,6 +19,11 @@ export interface ServerHostOptions extends ObserveOptions {
   /** RTRS port. */
   readonly port: number;
   readonly volumes: readonly VolumeSpec[];
+  /**
+   * Who may open which volume and how, in order: the first that fits decides. Behind them stands
+   * one for loopback; everybody else is refused.
+   */
+  readonly allow?: readonly AccessRule[];
   /**
    * Requests in flight per session, bytes of each one's buffer, sessions, paths of each: the bound
    * of memory.
@@ -75,7 +80,8 @@ export class ServerHost {
     this.backend = stack.backend;
     this.open = open;
     this.errors = new RepeatedWarning(options.log);
-    const rnbd = new RnbdServer();
+    const rules = new AccessRules(options.allow);
+    const rnbd = new RnbdServer(accessPolicy(rules, (kind, text) => this.errors.say(kind, text)));
     for (const { spec, device, epoch } of this.open) {
       const volume = rnbd.addVolume(spec.name, device, { readOnly: spec.readOnly, epoch });
       warnOfErrors(volume, spec.path, this.errors);

@@ -265,6 +265,33 @@ describe("usual mistakes", () => {
     expect(existsSync(join(data, "s"))).toBe(false);
   });
 
+  it("access rules: the client hears the errno, the server's log names the rule", async () => {
+    const data = folder();
+    const rules = join(data, "rules");
+    const base = ["--address", CLIENT, "--nbd", `unix:${data}/s`, "--timeout", "3"];
+    writeFileSync(rules, `${CLIENT},volume=w,ro # readers\n${CLIENT},none\n`);
+    const server = await serve("v=memory:1M", ["--volume", "w=memory:1M", "--allow-file", rules]);
+    expect((await failure(["attach", `rnbd://${SERVER}/v`, ...base])).code).toBe("EACCES");
+    expect((await failure(["attach", `rnbd://${SERVER}/w`, ...base])).code).toBe("EROFS");
+    expect(server.stderr).toContain(`volume \\"v\\": rule \\"${CLIENT},none\\"`);
+    expect(server.stderr).toContain(`rule \\"${CLIENT},volume=w,ro\\"`);
+    const client = await attach("w", join(data, "s"), ["--readonly"]);
+    expect(await client.stop()).toBe(0);
+    await server.stop();
+    const closed = await serve("v=memory:1M", ["--allow", "loopback,none"]);
+    const refused = await failure(["attach", `rnbd://${SERVER}/v`, ...base]);
+    expect(refused).toMatchObject({ code: "EACCES" });
+    expect(refused.text).toContain("--allow");
+    expect(closed.stderr).toContain(`client ${CLIENT} refused with EACCES`);
+    writeFileSync(rules, "any\nanyone\n");
+    const wrong = await failure([
+      ...["serve", "--address", SERVER, "--volume", "v=memory:1M"],
+      ...["--allow-file", rules],
+    ]);
+    expect(wrong).toMatchObject({ code: "EINVAL" });
+    expect(wrong.text).toContain('line 2: rule "anyone"');
+  });
+
   it("an NBD socket that somebody else has, or that is a file", async () => {
     const data = folder();
     await serve("v=memory:1M");
