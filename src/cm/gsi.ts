@@ -46,7 +46,6 @@ export interface GsiOptions {
 export class GsiPort implements MadPort {
   readonly addresses: readonly IpAddress[];
   private readonly context: Context;
-  private readonly source: MemorySource;
   private readonly memory: Memory;
   private readonly pd: ProtectionDomain;
   private readonly cq: CompletionQueue;
@@ -63,23 +62,33 @@ export class GsiPort implements MadPort {
   private completionIndex = 0;
   /** The receive that the caller is reading, to be posted again; -1: none. */
   private lentReceive = -1;
+  /** Gives back what has been made so far, the last first. */
+  private readonly undo: (() => void)[] = [];
 
-  /** @throws FarpageError EBUSY when somebody else has QP1; ENOMEM. */
+  /** All or nothing. @throws FarpageError EBUSY when somebody else has QP1; EINVAL, ENOMEM. */
   constructor(options: GsiOptions) {
     const { context, memory, receiveDepth, sendDepth } = options;
     this.context = context;
-    this.source = memory;
     this.addresses = context.device.addresses;
     this.receiveDepth = receiveDepth;
     const portCount = this.addresses.length;
     this.sendOffset = portCount * receiveDepth * RECEIVE_BYTES;
-    this.memory = memory.allocate(this.sendOffset + sendDepth * MAD_BYTES);
-    this.pd = context.allocPd();
-    this.cq = context.createCq({ depth: portCount * receiveDepth + sendDepth });
-    this.region = this.pd.registerMr(this.memory, { access: ACCESS.LOCAL_WRITE });
     this.freeSends = Array.from({ length: sendDepth }, (_, slot) => sendDepth - 1 - slot);
-    this.openQps(receiveDepth, sendDepth);
-    for (let slot = 0; slot < portCount * receiveDepth; slot++) this.postReceive(slot);
+    try {
+      this.memory = memory.allocate(this.sendOffset + sendDepth * MAD_BYTES);
+      this.undo.push(() => memory.free(this.memory));
+      this.pd = context.allocPd();
+      this.undo.push(() => this.pd.dealloc());
+      this.cq = context.createCq({ depth: portCount * receiveDepth + sendDepth });
+      this.undo.push(() => this.cq.destroy());
+      this.region = this.pd.registerMr(this.memory, { access: ACCESS.LOCAL_WRITE });
+      this.undo.push(() => this.region.deregister());
+      for (let port = 0; port < portCount; port++) this.openQp(port, receiveDepth, sendDepth);
+      for (let slot = 0; slot < portCount * receiveDepth; slot++) this.postReceive(slot);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   receive(): ReceivedMad | null {
@@ -117,11 +126,7 @@ export class GsiPort implements MadPort {
   }
 
   close(): void {
-    for (const qp of this.qps) qp.destroy();
-    this.region.deregister();
-    this.cq.destroy();
-    this.pd.dealloc();
-    this.source.free(this.memory);
+    for (let step = this.undo.pop(); step !== undefined; step = this.undo.pop()) step();
   }
 
   /** The MAD behind a receive; null for anything else, which is dealt with here. */
@@ -150,25 +155,14 @@ export class GsiPort implements MadPort {
     };
   }
 
-  /** All or none: what was made before a failure is given back. */
-  private openQps(maxRecvWr: number, maxSendWr: number): void {
-    try {
-      for (let port = 0; port < this.addresses.length; port++) {
-        this.qps.push(this.openQp(port, maxRecvWr, maxSendWr));
-      }
-    } catch (error) {
-      this.close();
-      throw error;
-    }
-  }
-
-  private openQp(port: number, maxRecvWr: number, maxSendWr: number): QueuePair {
+  private openQp(port: number, maxRecvWr: number, maxSendWr: number): void {
     const { cq } = this;
     const qp = this.pd.createGsiQp(port, { sendCq: cq, recvCq: cq, maxSendWr, maxRecvWr });
+    this.undo.push(() => qp.destroy());
     qp.modifyQp({ state: QP_STATE.INIT, pkeyIndex: 0, port, qkey: QKEY_GSI });
     qp.modifyQp({ state: QP_STATE.RTR });
     qp.modifyQp({ state: QP_STATE.RTS, sqPsn: 0 });
-    return qp;
+    this.qps.push(qp);
   }
 
   private postReceive(slot: number): void {
