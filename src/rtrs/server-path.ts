@@ -308,9 +308,9 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       this.onRequest(connection, immediate);
     } else if (type === RTRS_IMMEDIATE.HEARTBEAT) {
       this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT_ACK);
-    } else if (type !== RTRS_IMMEDIATE.HEARTBEAT_ACK) {
-      this.close(`an immediate of unknown type ${type}`);
     }
+    // An acknowledgement has said all by coming. What a later version may say of its own accord is
+    // ignored, as Linux and our client do: it names no chunk, and its receive is posted again.
   }
 
   private onRequest(connection: Connection, immediate: number): void {
