@@ -27,3 +27,4 @@ export {
 } from "./source.js";
 export * from "./topology.js";
 export type * from "./verdict.js";
+export * from "./view/index.js";
