@@ -7,6 +7,7 @@ export {
   parseAccessFile,
   parseAccessRule,
 } from "./access-rules.js";
+export type { ChunkWatch, WatchedChunks } from "./chunk-watch.js";
 export { RtrsClient, type RtrsClientCounters, type RtrsClientState } from "./client/client.js";
 export { ClientRequest } from "./client/client-request.js";
 export type { RtrsClientUser } from "./client/client-user.js";

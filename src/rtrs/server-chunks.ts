@@ -3,7 +3,7 @@
 // that is in each. Memory is per path, not shared by the paths of a session as in Linux: the key of
 // another path then never opens a chunk that this path is looking at (facts page, section 17).
 
-import { assert } from "../base/index.js";
+import { assert, type Memory } from "../base/index.js";
 import { ACCESS, type MemoryRegion, type ProtectionDomain } from "../verbs/index.js";
 import {
   RTRS_DESCRIPTOR_BYTES,
@@ -27,6 +27,7 @@ import {
   writeRtrsInfoResponse,
   writeRtrsRkeyResponse,
 } from "../wire/index.js";
+import type { WatchedChunks } from "./chunk-watch.js";
 import type { Connection } from "./connection.js";
 import type { RtrsEnvironment } from "./environment.js";
 import type { ServerSettings } from "./options.js";
@@ -91,6 +92,9 @@ export class ServerChunks {
   private readonly rotates: boolean;
   private readonly userBytesMax: number;
   private readonly headerView: DataView;
+  private readonly watch: WatchedChunks | null;
+  /** The memory of `data`, where this host's own code reads it. */
+  private readonly seen: Memory;
   private readonly repliesOffset: number;
 
   /** @throws FarpageError ENOMEM; nothing is left over then. */
@@ -116,6 +120,8 @@ export class ServerChunks {
       () => new Slab(memory, pd, messageBytes, ACCESS.LOCAL_WRITE),
       () => this.data.free(),
     );
+    this.watch = environment.watch?.open(this.data.memory, this.chunkBytes) ?? null;
+    this.seen = this.watch?.memory ?? this.data.memory;
     this.states = new Uint8Array(count);
     this.connections = new Array<Connection | null>(count).fill(null);
     this.hasDescriptor = new Uint8Array(count);
@@ -155,7 +161,7 @@ export class ServerChunks {
     for (let chunk = 0; chunk < this.count; chunk++) {
       const at = chunk * this.userBytesMax;
       const userMessage = privateBytes.subarray(at, at + this.userBytesMax);
-      const memory = this.data.memory;
+      const memory = this.seen;
       const offset = chunk * this.chunkBytes;
       this.requests.push(new ServerRequest(owner, session, chunk, userMessage, memory, offset));
     }
@@ -221,6 +227,7 @@ export class ServerChunks {
     if (offset + RTRS_WRITE_HEADER_BYTES > this.chunkBytes) return "BAD_OFFSET";
     if (this.states[chunk] !== CHUNK_STATE.FREE) return "CHUNK_IN_USE";
     if (this.rotates) (this.regions[chunk] as MemoryRegion).invalidate();
+    this.watch?.handOver(chunk);
     const headerLength = this.copyHeader(chunk, offset);
     const header = this.headerView;
     const type = rtrsType(header, 0);
@@ -237,6 +244,7 @@ export class ServerChunks {
     request.dataLength = dataLength;
     request.userLength = userLength;
     this.copyUserMessage(request, request.memoryOffset + dataLength);
+    this.watch?.accept(chunk, request.isRead, dataLength);
     this.states[chunk] = CHUNK_STATE.HELD;
     this.connections[chunk] = connection;
     return null;
@@ -246,6 +254,7 @@ export class ServerChunks {
   release(chunk: number): void {
     this.states[chunk] = CHUNK_STATE.FREE;
     this.connections[chunk] = null;
+    this.watch?.release(chunk);
   }
 
   /** Forgets the requests that the user has not got. */
@@ -257,7 +266,7 @@ export class ServerChunks {
 
   /** @returns how many bytes were copied: fewer than the largest header at the end of a chunk. */
   private copyHeader(chunk: number, offset: number): number {
-    const { bytes } = this.data.memory;
+    const { bytes } = this.seen;
     const length = Math.min(HEADER_BYTES_MAX, this.chunkBytes - offset);
     const start = chunk * this.chunkBytes + offset;
     for (let i = 0; i < length; i++) this.headerView.setUint8(i, bytes[start + i] as number);
@@ -284,7 +293,7 @@ export class ServerChunks {
 
   /** One longer than `userBytesMax` is not copied: the server refuses the request. */
   private copyUserMessage(request: ServerRequest, start: number): void {
-    const { bytes } = this.data.memory;
+    const { bytes } = this.seen;
     const { userMessage, userLength } = request;
     if (userLength > this.userBytesMax) return;
     for (let i = 0; i < userLength; i++) userMessage[i] = bytes[start + i] as number;

@@ -8,6 +8,7 @@ import type { RtrsEnvironment } from "../../src/rtrs/index.js";
 import type { SimHost } from "../../src/sim/index.js";
 import { Device, type DeviceOptions } from "../../src/transport/index.js";
 import { Context } from "../../src/verbs/index.js";
+import { FetchWatch } from "../support/fetch-watch.js";
 
 /** Everything below RTRS, on one host. */
 export interface SimStack {
@@ -17,6 +18,8 @@ export interface SimStack {
   readonly cm: ConnectionManager;
   readonly memory: MemorySource;
   readonly environment: RtrsEnvironment;
+  /** Counts what a server on this stack fetches from memory that its peers can write. */
+  readonly watch: FetchWatch;
 }
 
 /** Builds a stack on `host` and has the world run it. `generation` tells restarts apart. */
@@ -40,6 +43,7 @@ export function buildStack(
   const cm = new ConnectionManager({ context, memory, random: random.fork("cm") });
   host.device = device;
   host.machines.push(cm);
-  const environment = { context, cm, memory, random: random.fork("rtrs") };
-  return { host, device, context, cm, memory, environment };
+  const watch = new FetchWatch();
+  const environment = { context, cm, memory, random: random.fork("rtrs"), watch };
+  return { host, device, context, cm, memory, environment, watch };
 }

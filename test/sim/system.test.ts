@@ -91,15 +91,16 @@ function haunt(file: BlockFile): InterceptedFile {
   const tryWrite = haunted.tryWrite.bind(haunted);
   const past: { readonly offset: number; readonly memory: Memory }[] = [];
   haunted.tryWrite = (offset, memory, memoryOffset, length) => {
-    const result = tryWrite(offset, memory, memoryOffset, length);
+    // A copy: the server's memory may be read once.
+    const bytes = memory.bytes.slice(memoryOffset, memoryOffset + length);
+    const own = { bytes, view: new DataView(bytes.buffer), address: 0, length };
+    const result = tryWrite(offset, own, 0, length);
     const end = offset + length;
     // Older than everything that can still be in flight.
     const ghosts = past.slice(0, -2 * soundConfig(0).depth);
     const ghost = ghosts.find((old) => old.offset < end && offset < old.offset + old.memory.length);
     if (ghost !== undefined) tryWrite(ghost.offset, ghost.memory, 0, ghost.memory.length);
-    const bytes = memory.bytes.slice(memoryOffset, memoryOffset + length);
-    const view = new DataView(bytes.buffer);
-    past.push({ offset, memory: { bytes, view, address: 0, length } });
+    past.push({ offset, memory: own });
     return result;
   };
   return haunted;
@@ -124,6 +125,21 @@ describe("canaries: a planted fault is found", () => {
         operation === FILE_OPERATION.WRITE && ++writes === 60 ? length : null,
       );
     expect(() => new System(soundConfig(32), { plantFile }).run()).toThrow(/^seed 32, .*sector/);
+  });
+
+  it("a disk that reads what it writes a second time, when the client may have changed it", () => {
+    const plantFile = (file: BlockFile) => {
+      const planted = new InterceptedFile(file, () => null);
+      const tryWrite = planted.tryWrite.bind(planted);
+      planted.tryWrite = (offset, memory, memoryOffset, length) => {
+        if (length > 4096) memory.view.getUint8(memoryOffset + 4096);
+        return tryWrite(offset, memory, memoryOffset, length);
+      };
+      return planted;
+    };
+    expect(() => new System(soundConfig(34), { plantFile }).run()).toThrow(
+      /^seed 34, .*byte \d+ of chunk \d+ is fetched twice/,
+    );
   });
 
   it("an old write that lands once more behind a later one", () => {

@@ -124,6 +124,9 @@ export class System {
   }
 
   private report(): SystemReport {
+    const { watch } = this.serverStack;
+    const isWatched = watch.handOvers > 0 && watch.fetchedBytes > 0;
+    assert(isWatched, "what the server fetches is watched in every run");
     const workloads = this.volumes.map(({ workload }) => workload as DiskWorkload);
     return {
       traceHash: this.world.traceHash,
