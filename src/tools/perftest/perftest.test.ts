@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // farpage as both sides of every test, over loopback.
 
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { loopback, Stage } from "../tools.fixture.js";
 import type { BandwidthFigures } from "./figures.js";
 import { PERF_KINDS, PERF_VERBS } from "./index.js";
@@ -68,6 +68,20 @@ describe("perftest: sizes", () => {
     const sizes = [2, 4, 8, 16, 32, 64, 128, 256, 512];
     expect(client.map(({ messageBytes }) => messageBytes)).toEqual(sizes);
     expect(server.map(({ messageBytes }) => messageBytes)).toEqual(sizes);
+  });
+
+  it("how often both meet, as counted between stock programs: -a differs by test", async () => {
+    const meetings = vi.spyOn(Session.prototype, "meet");
+    onTestFinished(() => meetings.mockRestore());
+    const all = { verb: "send", connection: "UD", size: "all", iterations: 5 } as const;
+    const count = async (kind: "bw" | "lat") => {
+      meetings.mockClear();
+      await runBoth({ ...all, kind }, { mtu: 256 });
+      return meetings.mock.calls.length / 2;
+    };
+    // 8 sizes; two meetings once the queue pairs are known, one at the end.
+    expect(await count("bw")).toBe(2 + 2 * 8 + 1);
+    expect(await count("lat")).toBe(2 + 8 + 1);
   });
 
   it("a server of a one-sided test takes other sizes and counts than its own", async () => {
