@@ -23,7 +23,7 @@ export type RtrsSession = Pick<
   RtrsClient,
   | "state"
   | "lastError"
-  | "lastError"
+  | "unsettledCount"
   | "queueDepth"
   | "maxIoBytes"
   | "connect"

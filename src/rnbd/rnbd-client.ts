@@ -346,7 +346,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.adminStarves = false;
     if (this.failure !== null) this.failOpens(this.failure);
     if (!this.isUp || this.ended || this.admin !== null) return;
-    if (!this.infoDone) {
+    // After the loss of several paths it also makes the server be through with what they left.
+    if (!this.infoDone || (!this.flowing && this.rtrs.unsettledCount > 0)) {
       this.sendAdmin({ kind: "SESS_INFO", device: null });
       return;
     }

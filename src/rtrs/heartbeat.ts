@@ -12,8 +12,6 @@ export type HeartbeatVerdict = "QUIET" | "SEND" | "FAILED";
 export class Heartbeat {
   /** When `tick` has something to do; Infinity while stopped. */
   deadlineNs = Infinity;
-  /** When the last heartbeat was sent; for the latency of its acknowledgement. */
-  sentNs = 0;
   private missed = 0;
   private readonly intervalNs: number;
   private readonly missedMax: number;
@@ -43,7 +41,6 @@ export class Heartbeat {
     if (this.missed > this.missedMax) return "FAILED";
     this.missed++;
     if (this.missed > 1) return "QUIET";
-    this.sentNs = nowNs;
     return "SEND";
   }
 }

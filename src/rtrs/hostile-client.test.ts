@@ -13,6 +13,8 @@ import {
   writeRtrsReadHeader,
   writeRtrsWriteHeader,
 } from "../wire/index.js";
+import type { ChunkTable } from "./client/chunk-table.js";
+import type { ClientPath } from "./client/client-path.js";
 import { MS, Pair, SECOND, TestHost } from "./pair.fixture.js";
 import { RAW_DEPTH, RawClient, type RawConnection } from "./raw.fixture.js";
 
@@ -261,18 +263,9 @@ describe.each([true, false])("requests of a hostile client, key rotation %s", (r
   });
 });
 
-interface Inside {
-  readonly path: {
-    readonly chunks: {
-      readonly addressHighs: Uint32Array;
-      readonly addressLows: Uint32Array;
-      readonly keys: Uint32Array;
-    };
-  };
-}
-
-function chunksOf(pair: Pair): Inside["path"]["chunks"] {
-  return (pair.client as unknown as Inside).path.chunks;
+function chunksOf({ client }: Pair): ChunkTable {
+  const [path] = client.paths as readonly ClientPath[];
+  return path?.chunks as ChunkTable;
 }
 
 function isAccessError(completion: { readonly status: number }): boolean {

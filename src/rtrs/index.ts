@@ -8,14 +8,20 @@ export {
   parseAccessRule,
 } from "./access-rules.js";
 export type { ChunkWatch, WatchedChunks } from "./chunk-watch.js";
-export { RtrsClient, type RtrsClientCounters, type RtrsClientState } from "./client/client.js";
+export { RtrsClient } from "./client/client.js";
 export { ClientRequest } from "./client/client-request.js";
+export type { RtrsClientCounters, RtrsClientState } from "./client/client-state.js";
 export type { RtrsClientUser } from "./client/client-user.js";
+export type { LatencyHistogram } from "./client/latency-histogram.js";
+export type { ClientPathState, RtrsClientPath } from "./client/path-context.js";
+export type { ConnectionCounters, PathCounters } from "./client/path-counters.js";
 export type { RtrsEnvironment } from "./environment.js";
 export {
+  RTRS_PATH_POLICIES,
   RTRS_PORT,
   type RtrsClientOptions,
   type RtrsPathAddresses,
+  type RtrsPathPolicy,
   type RtrsServerOptions,
 } from "./options.js";
 export { RtrsServer, type RtrsServerCounters } from "./server.js";

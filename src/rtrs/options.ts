@@ -13,7 +13,7 @@ import {
 
 export const RTRS_PORT = 1234;
 /** Paths of a session (facts page 2): Linux's bound. */
-const RTRS_PATH_COUNT_MAX = 128;
+export const RTRS_PATH_COUNT_MAX = 128;
 /** The part of a chunk that is kept for headers (facts page 2 and 6): Linux's page. */
 export const RTRS_HEADER_BYTES = 4096;
 
@@ -26,11 +26,17 @@ export interface RtrsPathAddresses {
   readonly destination: IpAddress;
 }
 
+/** How a session chooses the path of a request; Linux's three, by Linux's names. */
+export const RTRS_PATH_POLICIES = ["round-robin", "min-inflight", "min-latency"] as const;
+export type RtrsPathPolicy = (typeof RTRS_PATH_POLICIES)[number];
+
 export interface RtrsClientOptions {
   /** Unique on the server; 1 .. 254 bytes without "/" and ".". */
   readonly sessionName: string;
-  /** Exactly one for now. */
+  /** 1 .. 128 to begin with, no two alike; the first makes the session. */
   readonly paths: readonly RtrsPathAddresses[];
+  /** Default `"min-inflight"`, as Linux's. */
+  readonly policy?: RtrsPathPolicy;
   /** The server's port, default 1234. */
   readonly port?: number;
   /**
@@ -123,12 +129,15 @@ export function clientSettings(options: RtrsClientOptions): ClientSettings {
   if (!isRtrsSessionName(options.sessionName)) {
     invalid(`session name "${options.sessionName}" must be 1 to 254 bytes without "/" and "."`);
   }
-  if (options.paths.length !== 1) {
-    invalid(`a session has one path for now, not ${options.paths.length}`);
+  checkPaths(options.paths);
+  const policy = options.policy ?? "min-inflight";
+  if (!RTRS_PATH_POLICIES.includes(policy)) {
+    invalid(`policy is "${policy}", must be one of ${RTRS_PATH_POLICIES.join(", ")}`);
   }
   return {
     sessionName: options.sessionName,
     paths: options.paths,
+    policy,
     port: integer("port", options.port ?? RTRS_PORT, 1, 65_535),
     connectionCount: integer(
       "connectionCount",
@@ -188,6 +197,21 @@ export function serverSettings(options: RtrsServerOptions): ServerSettings {
     disconnectTimeoutNs: duration("disconnectTimeoutNs", options.disconnectTimeoutNs, 2 * SECOND),
     ...heartbeatSettings(options),
   };
+}
+
+function checkPaths(paths: readonly RtrsPathAddresses[]): void {
+  if (paths.length < 1 || paths.length > RTRS_PATH_COUNT_MAX) {
+    invalid(`a session has 1 to ${RTRS_PATH_COUNT_MAX} paths, not ${paths.length}`);
+  }
+  for (const [index, path] of paths.entries()) {
+    if (paths.some((other, at) => at < index && joinsTheSame(other, path))) {
+      invalid(`the path from ${path.source} to ${path.destination} is named twice`);
+    }
+  }
+}
+
+export function joinsTheSame(one: RtrsPathAddresses, other: RtrsPathAddresses): boolean {
+  return one.source.equals(other.source) && one.destination.equals(other.destination);
 }
 
 function heartbeatSettings(options: {

@@ -12,7 +12,7 @@ import {
   SeededRandom,
 } from "../base/index.js";
 import { ConnectionManager } from "../cm/index.js";
-import { Device, type DeviceOptions, RxBurst, TxBatch } from "../transport/index.js";
+import { Device, type DeviceOptions, RxBurst, TxBatch, type TxFlow } from "../transport/index.js";
 import { Context } from "../verbs/index.js";
 import { ROCE_PORT } from "../wire/index.js";
 import {
@@ -57,7 +57,9 @@ export class CountingMemorySource extends HeapMemorySource {
 
 /** One host: device, context, connection manager, and whatever machines a test puts on them. */
 export class TestHost {
+  /** The first of `addresses`. */
   readonly address: IpAddress;
+  readonly addresses: readonly IpAddress[];
   readonly device: Device;
   readonly context: Context;
   readonly cm: ConnectionManager;
@@ -66,12 +68,14 @@ export class TestHost {
   readonly tx = new TxBatch(new Uint8Array(1 << 20));
   readonly machines: Machine[];
 
+  /** @param address one, or several with commas between them. */
   constructor(address: string, seed: number, options: Partial<DeviceOptions> = {}) {
     const random = new SeededRandom(seed);
-    this.address = IpAddress.parse(address);
+    this.addresses = address.split(",").map((text) => IpAddress.parse(text));
+    this.address = this.addresses[0] as IpAddress;
     this.device = new Device({
-      addresses: [this.address],
-      linkMtus: [4200],
+      addresses: this.addresses,
+      linkMtus: this.addresses.map(() => 4200),
       random: random.fork("device"),
       ...options,
     });
@@ -98,8 +102,9 @@ export class TestHost {
 
 interface Arrival {
   readonly atNs: number;
-  readonly from: TestHost;
+  readonly source: IpAddress;
   readonly to: TestHost;
+  readonly port: number;
   readonly bytes: Uint8Array;
 }
 
@@ -109,6 +114,10 @@ export class Pipe {
   nowNs = SECOND;
   /** Decides whether a packet is lost; null delivers everything. */
   loses: ((bytes: Uint8Array, from: TestHost) => boolean) | null = null;
+  /** Indexes of the addresses whose packets are lost, sent and received. */
+  readonly cutPorts = new Set<number>();
+  /** By index of an address: how much longer its packets take, sent and received. */
+  readonly slowPorts = new Map<number, number>();
   /** Packets sent, lost ones included. */
   packetCount = 0;
   private arrivals: Arrival[] = [];
@@ -166,31 +175,38 @@ export class Pipe {
     return true;
   }
 
-  private deliver({ from, to, bytes }: Arrival): void {
+  private deliver({ source, to, port, bytes }: Arrival): void {
     const burst = new RxBurst(bytes);
     burst.length = bytes.length;
     burst.segmentLength = bytes.length;
-    burst.source0 = from.address.word0;
-    burst.source1 = from.address.word1;
-    burst.source2 = from.address.word2;
-    burst.source3 = from.address.word3;
+    burst.source0 = source.word0;
+    burst.source1 = source.word1;
+    burst.source2 = source.word2;
+    burst.source3 = source.word3;
     burst.sourcePort = ROCE_PORT;
+    burst.port = port;
     to.device.onPacket(this.nowNs, burst, 0, bytes.length);
   }
 
   private carry(from: TestHost): void {
     const { tx } = from;
     for (let message = 0; message < tx.messageCount; message++) {
-      const destination = tx.flows[message]?.destination;
-      const to = this.hosts.find((host) => destination?.equals(host.address) === true);
+      const flow = tx.flows[message] as TxFlow;
+      const isThere = (own: IpAddress) => flow.destination.equals(own);
+      const to = this.hosts.find((host) => host.addresses.some(isThere));
+      const port = to === undefined ? 0 : to.addresses.findIndex(isThere);
+      const source = from.addresses[flow.port] as IpAddress;
+      const isCut = this.cutPorts.has(port) || this.cutPorts.has(flow.port);
       const start = tx.offsets[message] as number;
       const end = start + (tx.lengths[message] as number);
       const step = tx.segmentLengths[message] as number;
       for (let at = start; at < end; at += step) {
         const bytes = tx.bytes.slice(at, Math.min(end, at + step));
         this.packetCount++;
-        if (to === undefined || this.loses?.(bytes, from) === true) continue;
-        this.arrivals.push({ atNs: this.nowNs + LATENCY_NS, from, to, bytes });
+        if (to === undefined || isCut || this.loses?.(bytes, from) === true) continue;
+        const slowNs = this.slowPorts.get(port) ?? 0;
+        const atNs = this.nowNs + LATENCY_NS + slowNs;
+        this.arrivals.push({ atNs, source, to, port, bytes });
       }
     }
   }
@@ -308,15 +324,20 @@ export class Pair {
   /** 256 KiB, registered. */
   readonly data: Memory;
   private seed = 100;
+  private readonly serverAddress: string;
 
+  /** @param pathCount of the client's session: as many addresses has each host. */
   constructor(
     client: Partial<RtrsClientOptions> = {},
     server: RtrsServerOptions = {},
     device: Partial<DeviceOptions> = {},
+    pathCount = 1,
   ) {
     this.serverOptions = { queueDepth: 8, chunkBytes: 16_384, ...server };
-    this.clientHost = new TestHost("192.0.2.1", 1, device);
-    this.serverHost = new TestHost("192.0.2.2", 2, device);
+    const nets = ["192.0.2", "198.51.100", "203.0.113"].slice(0, pathCount);
+    this.serverAddress = nets.map((net) => `${net}.2`).join(",");
+    this.clientHost = new TestHost(nets.map((net) => `${net}.1`).join(","), 1, device);
+    this.serverHost = new TestHost(this.serverAddress, 2, device);
     this.pipe.hosts.push(this.clientHost, this.serverHost);
     this.server = this.makeServer();
     this.client = this.makeClient(client, this.clientNotes, this.clientHost);
@@ -325,7 +346,10 @@ export class Pair {
   }
 
   makeClient(options: Partial<RtrsClientOptions>, notes: ClientNotes, host: TestHost): RtrsClient {
-    const paths = [{ source: host.address, destination: this.serverHost.address }];
+    const paths = host.addresses.map((source, index) => ({
+      source,
+      destination: this.serverHost.addresses[index] as IpAddress,
+    }));
     const all = { sessionName: "blue", paths, ...options };
     const client = new RtrsClient(host.environment, all, notes);
     notes.client = client;
@@ -348,7 +372,7 @@ export class Pair {
   /** A new server process on the same address, with new keys and an empty user. */
   restartServer(keepsBlocks = true): void {
     const blocks = this.serverNotes.blocks;
-    this.serverHost = new TestHost("192.0.2.2", this.seed++);
+    this.serverHost = new TestHost(this.serverAddress, this.seed++);
     this.serverNotes = new ServerNotes();
     if (keepsBlocks) for (const [block, bytes] of blocks) this.serverNotes.blocks.set(block, bytes);
     this.pipe.hosts.push(this.serverHost);
@@ -358,16 +382,18 @@ export class Pair {
   /**
    * Submits a write of `length` bytes of value `fill` to `block`. Data is at its number x 16 KiB.
    */
-  write(block: number, fill: number, length = 4096): ClientRequest {
+  write(block: number, fill: number, length = 4096, retry = true): ClientRequest {
     const request = this.acquire(block, length);
+    request.retry = retry;
     const at = request.memoryOffset;
     this.data.bytes.fill(fill, at, at + length);
     this.client.submitWrite(request, length);
     return request;
   }
 
-  read(block: number, length = 4096): ClientRequest {
+  read(block: number, length = 4096, retry = true): ClientRequest {
     const request = this.acquire(block, length);
+    request.retry = retry;
     const at = request.memoryOffset;
     this.data.bytes.fill(0xee, at, at + length);
     this.client.submitRead(request, length);

@@ -4,6 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { ERRNO } from "../base/index.js";
 import { QP_STATE } from "../verbs/index.js";
+import type { ClientPath } from "./client/client-path.js";
 import { ClientNotes, MS, Pair, SECOND, TestHost } from "./pair.fixture.js";
 
 /** Moves every RC queue pair of the client's side to ERR, as a fatal completion does. */
@@ -13,12 +14,8 @@ function breakConnections(pair: Pair): void {
   }
 }
 
-interface Inside {
-  readonly path: { readonly connections: { readonly qp: { modifyQp(o: object): void } }[] };
-}
-
-function pathsOf(pair: Pair): Inside["path"][] {
-  return [(pair.client as unknown as Inside).path];
+function pathsOf({ client }: Pair): readonly ClientPath[] {
+  return client.paths as readonly ClientPath[];
 }
 
 function partition(pair: Pair): void {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The simulated network: hosts' links joined by one path per ordered pair of hosts. What crosses it
-// are UDP payloads; of IP only the addresses and the traffic class exist. The IP identification
+// The simulated network: hosts' links joined by one path per ordered pair of their addresses, which
+// are called "name" and, from a link's second address on, "name#1" and so on. What crosses it are
+// UDP payloads; of IP only the addresses and the traffic class exist. The IP identification
 // does not travel: as with real sockets the receiver can't see it (rocev2 facts, section 7).
 // Not modelled: routers, fragmentation (a packet above the link MTU is lost), UDP checksums.
 
@@ -116,6 +117,11 @@ interface Path {
   lastArrivalNs: number;
 }
 
+/** What a link's address is called where paths are named. */
+export function portName(name: string, port: number): string {
+  return port === 0 ? name : `${name}#${port}`;
+}
+
 /** A fault-ridden network between any number of links. */
 export class SimNetwork {
   readonly clock: SimClock;
@@ -227,7 +233,10 @@ export class SimNetwork {
       this.counters.unroutable++;
       return;
     }
-    const path = this.path(source.name, target.name);
+    const path = this.path(
+      portName(source.name, flow.port),
+      portName(target.name, target.portOf(flow.destination)),
+    );
     if (path.isCut) {
       this.counters.partitioned++;
       return;

@@ -89,6 +89,7 @@ export interface RtrsLoopOptions {
 export class RtrsLoop implements RtrsSession {
   state: RtrsClientState = "IDLE";
   readonly lastError = null;
+  readonly unsettledCount = 0;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
   /** Whoever serves sessions that come up from now on. */

@@ -11,51 +11,37 @@ import {
   type Random,
   randomBelow,
 } from "../../base/index.js";
-import type { CmEvent, EventChannel } from "../../cm/index.js";
-import {
-  ACCESS,
-  type ProtectionDomain,
-  SendWorkRequest,
-  type WorkCompletion,
-  WR_OPCODE,
-} from "../../verbs/index.js";
+import type { CmEvent } from "../../cm/index.js";
+import { ACCESS, type WorkCompletion } from "../../verbs/index.js";
 import {
   decodeRtrsConnectReply,
-  decodeRtrsInfoResponse,
   encodeRtrsConnectRequest,
   RTRS_FLAG_NEW_RKEY,
   RTRS_IMMEDIATE,
-  RTRS_INFO_REQUEST_BYTES,
+  RTRS_RKEY_RESPONSE_BYTES,
+  RTRS_TYPE,
   type RtrsConnectReply,
-  rtrsInfoResponseBytes,
-  writeRtrsInfoRequest,
+  rtrsRkeyResponseChunk,
+  rtrsRkeyResponseKey,
+  rtrsType,
 } from "../../wire/index.js";
-import { type CompletionPoller, Connection, type ConnectionOwner } from "../connection.js";
-import type { RtrsEnvironment } from "../environment.js";
+import { Connection, type ConnectionOwner } from "../connection.js";
 import { connectError, rejectError } from "../errors.js";
 import { Heartbeat } from "../heartbeat.js";
-import type { ClientSettings } from "../options.js";
+import type { RtrsPathAddresses } from "../options.js";
 import { Slab } from "../slab.js";
 import { randomUuid } from "../uuid.js";
-import { ChunkTable } from "./chunk-table.js";
-
-/**
- * - `IDLE`: never connected.
- * - `WAITING`: for the time of the next attempt.
- * - `CONNECTING`: connections come up one after another, then the info exchange.
- * - `CONNECTED`: takes requests.
- * - `DISCONNECTING`: the queue pairs are dead, the CM says goodbye.
- * - `CLOSED`: for good.
- *
- * Linux has the same machine with DISCONNECTING and WAITING as one state, RECONNECTING.
- */
-export type ClientPathState =
-  | "IDLE"
-  | "WAITING"
-  | "CONNECTING"
-  | "CONNECTED"
-  | "DISCONNECTING"
-  | "CLOSED";
+import type { ChunkTable } from "./chunk-table.js";
+import type { PermitMarks } from "./doubts.js";
+import { InfoExchange } from "./info-exchange.js";
+import type {
+  ClientPathContext,
+  ClientPathOwner,
+  ClientPathState,
+  RtrsClientPath,
+} from "./path-context.js";
+import { PathCounters } from "./path-counters.js";
+import { depthsOf, postReceives, receiveCount } from "./queue-sizes.js";
 
 const TRANSITIONS: Readonly<Record<ClientPathState, readonly ClientPathState[]>> = {
   IDLE: ["WAITING", "CLOSED"],
@@ -66,39 +52,6 @@ const TRANSITIONS: Readonly<Record<ClientPathState, readonly ClientPathState[]>>
   CLOSED: [],
 };
 
-/** What a path tells its session; called from `pump` and `onCmEvent`, and from the poller. */
-export interface ClientPathOwner {
-  /**
-   * The server has said what it offers; the session makes what depends on it.
-   * @returns how many requests the session will have outstanding.
-   * @throws FarpageError when the session can't go on with these parameters.
-   */
-  onPathOffer(path: ClientPath, reply: RtrsConnectReply): number;
-  onPathUp(path: ClientPath): void;
-  /** The path takes no requests any more, and no byte of its peer arrives any more. */
-  onPathDown(path: ClientPath): void;
-  /** The path is CLOSED: told to, or because its attempts are used up. */
-  onPathClosed(path: ClientPath): void;
-  /** A message on a connection of a CONNECTED path. */
-  onPathReceive(path: ClientPath, connection: Connection, completion: WorkCompletion): void;
-  /** Send queue slots came free. */
-  onPathRoom(path: ClientPath): void;
-}
-
-/** What a path takes from its session. */
-export interface ClientPathContext {
-  readonly environment: RtrsEnvironment;
-  readonly settings: ClientSettings;
-  readonly pd: ProtectionDomain;
-  readonly channel: EventChannel;
-  readonly poller: CompletionPoller;
-  readonly pathsUuid: Uint8Array;
-}
-
-/** Sends of the service connection: INFO_REQ, heartbeats and their acknowledgements. */
-const SERVICE_SENDS = 64;
-/** Receives of the service connection: heartbeats and acknowledgements, and INFO_RSP. */
-const SERVICE_RECEIVES = 64;
 /** Local ACK timeout code for queue pairs of our own: 4.096 us x 2^17 = 0.54 s, eight in a row. */
 const ACK_TIMEOUT_CODE = 17;
 /**
@@ -108,62 +61,114 @@ const ACK_TIMEOUT_CODE = 17;
  */
 const SERVER_ACK_TIMEOUT_CODE = 19;
 
-export class ClientPath implements ConnectionOwner {
+/** The code of a server's refusal of a further path of a session that it does not know. */
+const SESSION_UNKNOWN = "ENXIO";
+/** How often a path's latency is measured where it matters. */
+const LATENCY_INTERVAL_NS = 1e9;
+
+export class ClientPath implements ConnectionOwner, RtrsClientPath {
+  readonly number: number;
   readonly source: IpAddress;
   readonly destination: IpAddress;
   /** Kept over reconnects, so that the server can tell the old incarnation from the new. */
   readonly uuid: Uint8Array;
+  readonly counters: PathCounters;
   state: ClientPathState = "IDLE";
   connections: Connection[] = [];
   /** While CONNECTED. */
   chunks: ChunkTable | null = null;
   /** Whether the server rotates the keys of its chunks. */
   rotatesKeys = false;
-  /** Attempts since the path was last CONNECTED, the current one included. */
   attemptCount = 0;
-  /** Why the last attempt or connection ended; null while all is well. */
   lastError: FarpageError | null = null;
-  /** Time from the last heartbeat to its acknowledgement. */
   latencyNs = 0;
+  inflight = 0;
+  /** A connection took no more: the path must fail. */
+  isBroken = false;
+  /** Permits in doubt since the path was lost; null before the first. */
+  marks: PermitMarks | null = null;
+  /** The picker's: when it looked at this path last. */
+  triedStamp = 0;
 
   private readonly context: ClientPathContext;
   private readonly owner: ClientPathOwner;
   private readonly random: Random;
   private readonly heartbeat: Heartbeat;
   private reconnectCount = 0;
+  /** Times that it was CONNECTED. */
+  private connectedCount = 0;
+  /** Of the session when the attempt started, and when the path was last CONNECTED. */
+  private attemptGeneration = 0;
+  private joinedGeneration = 0;
   private offer: RtrsConnectReply | null = null;
   /** Requests that the session will have outstanding; once the offer is there. */
   private permitCount = 0;
   /** INFO_REQ and INFO_RSP of the current attempt. */
-  private setup: Slab | null = null;
-  private readonly infoRequest = new SendWorkRequest();
+  private info: InfoExchange | null = null;
+  /** Buffers of the 8-byte replies of a server that rotates keys. */
+  private replies: Slab | null = null;
   /** When the current state must have done its work, or WAITING ends. */
   private stateDeadlineNs = Infinity;
+  /** How long the first attempt leaves it to other paths to make the session. */
+  private headStartNs = 0;
+  private latencyDueNs = Infinity;
+  /** A heartbeat was sent then, and not acknowledged yet. */
+  private measuredNs = 0;
+  private isMeasuring = false;
   private delayNs: number;
+  private nextConnection = 0;
   private isClosing = false;
   private nowNs = 0;
 
   constructor(
     context: ClientPathContext,
     owner: ClientPathOwner,
-    source: IpAddress,
-    destination: IpAddress,
+    number: number,
+    addresses: RtrsPathAddresses,
   ) {
+    const { settings, environment } = context;
     this.context = context;
     this.owner = owner;
-    this.source = source;
-    this.destination = destination;
-    this.random = context.environment.random.fork("rtrs path");
+    this.number = number;
+    this.source = addresses.source;
+    this.destination = addresses.destination;
+    this.random = environment.random.fork(number === 0 ? "rtrs path" : `rtrs path ${number}`);
     this.uuid = randomUuid(this.random);
-    this.delayNs = context.settings.reconnectDelayNs;
-    const { heartbeatIntervalNs, heartbeatMissedMax } = context.settings;
-    this.heartbeat = new Heartbeat(heartbeatIntervalNs, heartbeatMissedMax);
-    this.infoRequest.opcode = WR_OPCODE.SEND;
+    this.counters = new PathCounters(settings.connectionCount + 1);
+    this.delayNs = settings.reconnectDelayNs;
+    this.heartbeat = new Heartbeat(settings.heartbeatIntervalNs, settings.heartbeatMissedMax);
   }
 
-  /** The first attempt starts with the next `pump`. Preconditions: IDLE. */
-  connect(): void {
+  /**
+   * The first attempt starts with the next `pump`. Preconditions: IDLE.
+   * @param headStartNs how long it waits for another path to make the session first.
+   */
+  connect(headStartNs = 0): void {
+    this.headStartNs = headStartNs;
     this.setState("WAITING", -Infinity);
+  }
+
+  /** The next attempt starts with the next `pump`; no-op unless WAITING. */
+  hurry(): void {
+    if (this.state !== "WAITING") return;
+    this.headStartNs = 0;
+    this.stateDeadlineNs = -Infinity;
+  }
+
+  /** The next connection in turn that has room; null when none has. Preconditions: CONNECTED. */
+  pickConnection(): Connection | null {
+    const count = this.connections.length - 1;
+    for (let i = 0; i < count; i++) {
+      this.nextConnection = this.nextConnection >= count ? 1 : this.nextConnection + 1;
+      const connection = this.connections[this.nextConnection] as Connection;
+      if (connection.hasRoom(1)) return connection;
+    }
+    return null;
+  }
+
+  /** `close` was called. */
+  get isLeaving(): boolean {
+    return this.isClosing;
   }
 
   /** Ends the path for good; `onPathClosed` follows from `pump`. */
@@ -184,10 +189,16 @@ export class ClientPath implements ConnectionOwner {
     if (this.state !== "CONNECTING" && this.state !== "CONNECTED") return;
     const wasConnected = this.state === "CONNECTED";
     this.lastError = error;
+    this.isBroken = false;
+    this.latencyNs = 0;
+    this.latencyDueNs = Infinity;
+    this.isMeasuring = false;
     this.heartbeat.stop();
+    if (!wasConnected && this.connectedCount > 0) this.counters.reconnectsFailed++;
     this.setState("DISCONNECTING", this.nowNs + this.context.settings.disconnectTimeoutNs);
     for (const connection of this.connections) connection.disconnect();
     this.chunks = null;
+    this.owner.onPathError(error);
     if (wasConnected) this.owner.onPathDown(this);
   }
 
@@ -200,7 +211,8 @@ export class ClientPath implements ConnectionOwner {
 
   deadlineNs(): number {
     if (this.state === "DISCONNECTING" && this.isOver()) return this.nowNs;
-    return Math.min(this.stateDeadlineNs, this.heartbeat.deadlineNs);
+    const { heartbeat } = this;
+    return Math.min(this.stateDeadlineNs, heartbeat.deadlineNs, this.latencyDueNs);
   }
 
   onCmEvent(connection: Connection, event: CmEvent, nowNs: number): void {
@@ -211,7 +223,7 @@ export class ClientPath implements ConnectionOwner {
         break;
       case "REJECTED":
         connection.state = "CLOSED";
-        this.fail(rejectError(event));
+        this.onRejected(rejectError(event));
         break;
       case "UNREACHABLE":
       case "CONNECT_ERROR":
@@ -254,7 +266,25 @@ export class ClientPath implements ConnectionOwner {
       return true;
     }
     if (type !== RTRS_IMMEDIATE.HEARTBEAT_ACK) return false;
-    this.latencyNs = this.nowNs - this.heartbeat.sentNs;
+    if (this.isMeasuring) this.latencyNs = Math.max(1, this.nowNs - this.measuredNs);
+    this.isMeasuring = false;
+    return true;
+  }
+
+  /**
+   * Takes the chunk's key out of a reply, before its permit can be used again; nothing to take from
+   * a server that does not rotate keys.
+   * @returns false when the reply is not what it must be.
+   */
+  takeKey(permit: number, connection: Connection, completion: WorkCompletion): boolean {
+    const { replies } = this;
+    if (!this.rotatesKeys || replies === null) return true;
+    if (completion.byteLength < RTRS_RKEY_RESPONSE_BYTES) return false;
+    const { address, view } = replies.memory;
+    const at = connection.receiveAddress - address + completion.wrId * RTRS_RKEY_RESPONSE_BYTES;
+    if (rtrsType(view, at) !== RTRS_TYPE.RKEY_RSP) return false;
+    if (rtrsRkeyResponseChunk(view, at) !== permit || this.chunks === null) return false;
+    this.chunks.keys[permit] = rtrsRkeyResponseKey(view, at);
     return true;
   }
 
@@ -279,17 +309,41 @@ export class ClientPath implements ConnectionOwner {
 
   private onDeadline(): void {
     if (this.isClosing) {
-      this.setState("CLOSED", Infinity);
-      this.owner.onPathClosed(this);
+      this.end();
     } else if (this.state === "WAITING") {
-      this.startAttempt();
+      if (this.headStartNs > 0 && this.owner.generation === 0) this.lendHeadStart();
+      else this.startAttempt();
     } else {
       this.fail(new FarpageError("ETIMEDOUT", "the server did not answer the session request"));
     }
   }
 
+  /** Of paths that come up together the first makes the session, and the others can join it. */
+  private lendHeadStart(): void {
+    this.stateDeadlineNs = this.nowNs + this.headStartNs;
+    this.headStartNs = 0;
+  }
+
+  private end(): void {
+    this.setState("CLOSED", Infinity);
+    this.replies?.free();
+    this.replies = null;
+    this.owner.onPathClosed(this);
+  }
+
+  private onRejected(error: FarpageError): void {
+    const { generation } = this.owner;
+    // Another server may have taken the address over: what it says of the session is believed once.
+    const isPart = generation !== 0 && this.joinedGeneration === generation;
+    this.fail(error);
+    if (!isPart || error.code !== SESSION_UNKNOWN) return;
+    this.joinedGeneration = 0;
+    this.owner.onSessionUnknown(this);
+  }
+
   private startAttempt(): void {
     this.attemptCount++;
+    this.attemptGeneration = this.owner.generation;
     this.reconnectCount = (this.reconnectCount + 1) & 0xffff;
     this.offer = null;
     this.setState("CONNECTING", Infinity);
@@ -313,7 +367,7 @@ export class ClientPath implements ConnectionOwner {
     try {
       const { source, destination } = this;
       id.resolve({ source, destination, port: settings.port });
-      connection = new Connection(this, cid, id, pd, this.depthsOf(cid), poller);
+      connection = new Connection(this, cid, id, pd, depthsOf(cid, this.permitCount), poller);
     } catch (error) {
       id.destroy();
       throw error;
@@ -326,7 +380,7 @@ export class ClientPath implements ConnectionOwner {
         reconnectCount: this.reconnectCount,
         pathUuid: this.uuid,
         pathsUuid,
-        firstConnection: true,
+        firstConnection: this.attemptGeneration === 0,
       }),
       responderResources: 0,
       initiatorDepth: 0,
@@ -336,11 +390,6 @@ export class ClientPath implements ConnectionOwner {
       peerAckTimeout: SERVER_ACK_TIMEOUT_CODE,
       timeoutNs: settings.connectTimeoutNs,
     });
-  }
-
-  private depthsOf(cid: number): { send: number; receive: number } {
-    if (cid === 0) return { send: SERVICE_SENDS, receive: SERVICE_RECEIVES };
-    return { send: requestSends(this.permitCount), receive: requestReceives(this.permitCount) };
   }
 
   private onEstablished(connection: Connection, privateData: Uint8Array): void {
@@ -364,72 +413,59 @@ export class ClientPath implements ConnectionOwner {
     }
     this.rotatesKeys = (reply.flags & RTRS_FLAG_NEW_RKEY) !== 0;
     this.offer = reply;
-    this.permitCount = this.owner.onPathOffer(this, reply);
+    this.permitCount = this.owner.onPathOffer(reply);
+    if (!this.rotatesKeys || this.replies !== null) return;
+    const { environment, pd, settings } = this.context;
+    const count = receiveCount(settings.connectionCount, this.permitCount);
+    const bytes = count * RTRS_RKEY_RESPONSE_BYTES;
+    this.replies = new Slab(environment.memory, pd, bytes, ACCESS.LOCAL_WRITE);
   }
 
   private requestInfo(): void {
     const { environment, pd, settings } = this.context;
-    const responseBytes = rtrsInfoResponseBytes((this.offer as RtrsConnectReply).queueDepth);
-    const bytes = RTRS_INFO_REQUEST_BYTES + responseBytes;
-    const setup = new Slab(environment.memory, pd, bytes, ACCESS.LOCAL_WRITE);
-    this.setup = setup;
-    writeRtrsInfoRequest(setup.memory.bytes, 0, settings.sessionName);
-    const service = this.service;
-    service.receiveAddress = setup.memory.address + RTRS_INFO_REQUEST_BYTES;
-    service.receiveBytes = responseBytes;
-    service.receiveKey = setup.region.lkey;
-    const sge = this.infoRequest.sges[0] as (typeof this.infoRequest.sges)[number];
-    sge.address = setup.memory.address;
-    sge.length = RTRS_INFO_REQUEST_BYTES;
-    sge.lkey = setup.region.lkey;
-    this.infoRequest.sgeCount = 1;
-    if (!service.postReceive(0) || !service.post(this.infoRequest)) {
-      throw new FarpageError("ECONNRESET", "the connection failed before the info exchange");
-    }
+    this.info = new InfoExchange(environment.memory, pd, this.offer as RtrsConnectReply);
+    this.info.ask(this.service, settings.sessionName);
     this.stateDeadlineNs = this.nowNs + settings.connectTimeoutNs;
   }
 
   private onInfoResponse(completion: WorkCompletion): void {
     this.guarded(() => {
-      this.chunks = this.readInfoResponse(completion.byteLength);
+      const { generation } = this.owner;
+      if (generation !== 0 && generation !== this.attemptGeneration) {
+        // The server may have made another session of it, in which nothing is open.
+        throw new FarpageError("EAGAIN", "the session was lost meanwhile, and is joined anew");
+      }
+      this.chunks = (this.info as InfoExchange).read(completion.byteLength);
       this.setState("CONNECTED", Infinity);
+      if (this.connectedCount++ > 0) this.counters.reconnectsOk++;
       this.attemptCount = 0;
       this.lastError = null;
       this.delayNs = this.context.settings.reconnectDelayNs;
       this.heartbeat.start(this.nowNs);
+      const replies = this.rotatesKeys ? this.replies : null;
+      postReceives(this.connections, this.permitCount, replies);
+      this.measureLatency();
     });
-    if (this.state === "CONNECTED") this.owner.onPathUp(this);
+    if (this.state !== "CONNECTED") return;
+    this.owner.onPathUp(this);
+    this.joinedGeneration = this.owner.generation;
   }
 
-  private readInfoResponse(length: number): ChunkTable {
-    const { view } = (this.setup as Slab).memory;
-    const offer = this.offer as RtrsConnectReply;
-    const regions = decodeRtrsInfoResponse(view, RTRS_INFO_REQUEST_BYTES, length);
-    if (typeof regions === "string") {
-      throw new FarpageError("EPROTO", `the server's INFO_RSP is unusable: ${regions}`);
-    }
-    return new ChunkTable(regions, offer.queueDepth, offer.ioBytesMax + offer.headerBytesMax);
-  }
-
-  /**
-   * Posts all receives of all connections, each with a buffer of its own.
-   * @param bytes of each buffer; 0 = empty receives.
-   */
-  postReceives(address: number, key: number, bytes: number): void {
-    let at = address;
-    for (const connection of this.connections) {
-      const count = connection.cid === 0 ? SERVICE_RECEIVES : requestReceives(this.permitCount);
-      connection.receiveAddress = at;
-      connection.receiveKey = key;
-      connection.receiveBytes = bytes;
-      for (let slot = 0; slot < count; slot++) connection.postReceive(slot);
-      at += count * bytes;
-    }
+  /** Starts measuring when it is wanted, or wanted from now on; no-op unless CONNECTED. */
+  measureLatency(): void {
+    if (this.state !== "CONNECTED") return;
+    this.latencyDueNs = this.owner.measuresLatency ? this.nowNs : Infinity;
   }
 
   private pumpHeartbeat(): void {
     const verdict = this.heartbeat.tick(this.nowNs);
-    if (verdict === "SEND") this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT);
+    const isDue = this.nowNs >= this.latencyDueNs;
+    if (isDue) this.latencyDueNs = this.nowNs + LATENCY_INTERVAL_NS;
+    if (verdict === "SEND" || (isDue && !this.isMeasuring)) {
+      if (!this.isMeasuring) this.measuredNs = this.nowNs;
+      this.isMeasuring = true;
+      this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT);
+    }
     if (verdict === "FAILED") this.fail(new FarpageError("ETIMEDOUT", "the server is silent"));
   }
 
@@ -441,11 +477,10 @@ export class ClientPath implements ConnectionOwner {
     if (!this.isOver() && this.nowNs < this.stateDeadlineNs) return;
     for (const connection of this.connections) connection.destroy();
     this.connections = [];
-    this.setup?.free();
-    this.setup = null;
+    this.info?.free();
+    this.info = null;
     if (this.isClosing || this.attemptCount >= this.context.settings.connectAttemptsMax) {
-      this.setState("CLOSED", Infinity);
-      this.owner.onPathClosed(this);
+      this.end();
       return;
     }
     // A quarter more or less, so that clients that lost one server do not return in step.
@@ -453,34 +488,4 @@ export class ClientPath implements ConnectionOwner {
     this.setState("WAITING", this.nowNs + Math.round(this.delayNs * spread));
     this.delayNs = Math.min(this.delayNs * 2, this.context.settings.reconnectDelayNsMax);
   }
-}
-
-/**
- * Sends of a connection that carries requests: one per request, and as many again that are answered
- * but not yet accounted for, since only some are signalled.
- */
-function requestSends(permitCount: number): number {
-  return 2 * permitCount + 16;
-}
-
-/** Most requests outstanding that a connection with queues of `queueDepthMax` can carry. */
-export function permitCountMax(queueDepthMax: number): number {
-  return (queueDepthMax - 16) >>> 1;
-}
-
-/**
- * Receives of a connection that carries requests: two per outstanding READ (SEND with invalidate,
- * and the reply), and some for heartbeats (facts page, section 8).
- */
-function requestReceives(permitCount: number): number {
-  return 2 * permitCount + 8;
-}
-
-/** Bytes of receive buffers that `ClientPath.postReceives` needs. */
-export function receiveBufferBytes(
-  connectionCount: number,
-  permitCount: number,
-  bytes: number,
-): number {
-  return (SERVICE_RECEIVES + connectionCount * requestReceives(permitCount)) * bytes;
 }

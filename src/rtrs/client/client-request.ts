@@ -31,10 +31,10 @@ export class ClientRequest {
   /** First byte of the data in `memory`. */
   memoryOffset = 0;
   /**
-   * What becomes of the request when its connection is lost before the reply: true, it is kept and
+   * What becomes of the request when the session is lost before the reply: true, it is kept and
    * re-issued by `RtrsClient.reissue`; false, it completes with ECONNRESET. While the session is
-   * down a submit with true waits, one with false completes with ENOTCONN. Reset to true by
-   * `acquire`.
+   * down a submit with true waits, one with false completes with ENOTCONN. As long as a path is
+   * left, both kinds go on by that, and may so be executed twice. Reset to true by `acquire`.
    */
   retry = true;
   /** The caller's own. */

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: MIT
 // The requests of a client session: from `acquire` over permit, connection and reply, or the loss
 // of the path and another attempt, to `release`. Sized once; nothing is allocated per request.
+//
+// When a path fails and another is left, what was in flight on it is sent again at once, by the
+// other and under the same permits: that is how the server learns that the first is given up, and
+// it waits for the first copy before it runs the second (docs/rtrs.md). When none is left, requests
+// give their permits back, which are in doubt then, and wait.
 
-import { assert, ERRNO, IntRing } from "../../base/index.js";
+import { assert, ERRNO, FarpageError, IntRing } from "../../base/index.js";
 import { ACCESS, type ProtectionDomain } from "../../verbs/index.js";
-import { RTRS_FLAG_NEED_INVAL } from "../../wire/index.js";
+import {
+  RTRS_FLAG_NEED_INVAL,
+  type RtrsConnectReply,
+  rtrsFitsImmediate,
+} from "../../wire/index.js";
 import type { Connection } from "../connection.js";
 import type { RtrsEnvironment } from "../environment.js";
 import type { ClientSettings } from "../options.js";
@@ -16,7 +25,10 @@ import { ClientRequest } from "./client-request.js";
 import { ClientSender, HEADER_ROOM_BYTES } from "./client-sender.js";
 import { ClientSlot } from "./client-slot.js";
 import type { RtrsClientUser } from "./client-user.js";
+import { Doubts } from "./doubts.js";
+import { PathPicker } from "./path-picker.js";
 import { PermitPool } from "./permit-pool.js";
+import { permitCountMax } from "./queue-sizes.js";
 
 /** Which requests are sent: none; only those with `retry = false`; all. */
 export type RequestGate = "SHUT" | "URGENT" | "OPEN";
@@ -25,6 +37,8 @@ export type RequestGate = "SHUT" | "URGENT" | "OPEN";
 const SLOT_ALIGNMENT = 64;
 /** An answer is waited for at most 2^6 times as long as the first time. */
 const ANSWER_DOUBLINGS_MAX = 6;
+/** The smallest request that a session is of any use for: a sector. */
+const IO_BYTES_MIN = 512;
 
 export class ClientRequests {
   gate: RequestGate = "SHUT";
@@ -34,18 +48,23 @@ export class ClientRequests {
   depth = 0;
   /** Permits in all, which is the chunks that are used; 0 before `make`. */
   permitCount = 0;
-  /** Largest data length. */
+  /** Largest data length, and bytes of a chunk. */
   ioBytesMax = 0;
+  chunkBytes = 0;
   /** `take` found nothing; the user wants to know when there is something. */
   isAwaited = false;
-  /** A connection took no more: its path must fail. */
+  /** A connection took no more: its path is marked, and must fail. */
   isBroken = false;
+  /** Time, as the session knows it. */
+  nowNs = 0;
   /** Submitted and not completed. */
   inflight = 0;
   completedCount = 0;
   reissuedCount = 0;
+  /** Which path requests go by. */
+  readonly picker: PathPicker;
 
-  private readonly path: ClientPath;
+  private readonly paths: readonly ClientPath[];
   private readonly user: RtrsClientUser;
   private readonly settings: ClientSettings;
   private readonly memories: RegisteredMemories;
@@ -58,31 +77,61 @@ export class ClientRequests {
   private permits = new PermitPool(1);
   /** Who has a permit. */
   private slotsByPermit: (ClientSlot | null)[] = [];
-  /** Numbers of the requests in state WAITING, BLOCKED and FAILING, each oldest first. */
+  private doubts = new Doubts(1);
+  /** Numbers of the requests in state WAITING, MOVING, BLOCKED and FAILING, each oldest first. */
   private waiting = new IntRing(1);
+  private moving = new IntRing(1);
   private blocked = new IntRing(1);
   private failing = new IntRing(1);
-  private nextConnection = 0;
   private nextSequence = 0;
 
+  /** @param paths the session's, as they come and go. */
   constructor(
-    path: ClientPath,
+    paths: readonly ClientPath[],
     user: RtrsClientUser,
     settings: ClientSettings,
     memories: RegisteredMemories,
   ) {
-    this.path = path;
+    this.paths = paths;
     this.user = user;
     this.settings = settings;
     this.memories = memories;
+    this.picker = new PathPicker(settings.policy);
   }
 
   /**
-   * Makes everything, once the server has said how much. Reserved requests come out of the permits
-   * as long as there is more than one; the only permit is shared.
+   * A server has said what it offers: makes everything the first time, and compares after that.
+   * @returns the number of permits.
+   * @throws FarpageError ENOMEM; EPROTO, EMSGSIZE when requests would not fit.
+   */
+  takeOffer(environment: RtrsEnvironment, pd: ProtectionDomain, reply: RtrsConnectReply): number {
+    const { settings } = this;
+    const chunkBytes = reply.ioBytesMax + reply.headerBytesMax;
+    if (!rtrsFitsImmediate(reply.queueDepth, chunkBytes) || reply.ioBytesMax < IO_BYTES_MIN) {
+      throw new FarpageError("EPROTO", `the server offers chunks of ${chunkBytes} bytes`);
+    }
+    if (settings.userBytesMax + HEADER_ROOM_BYTES > reply.headerBytesMax) {
+      const what = `the server takes headers of ${reply.headerBytesMax} bytes only`;
+      throw new FarpageError("EMSGSIZE", what);
+    }
+    if (this.depth === 0) {
+      const deviceMax = permitCountMax(environment.context.queryDevice().maxQpWr);
+      const permitCount = Math.min(reply.queueDepth, settings.queueDepthMax, deviceMax);
+      this.make(environment, pd, permitCount, reply.ioBytesMax);
+      this.chunkBytes = chunkBytes;
+    } else if (reply.queueDepth < this.permitCount || reply.ioBytesMax < this.ioBytesMax) {
+      // Users have built on what was offered first (facts page, trap 16).
+      throw new FarpageError("EPROTO", "the server came back with a smaller queue or chunk size");
+    }
+    return this.permitCount;
+  }
+
+  /**
+   * Reserved requests come out of the permits as long as there is more than one; the only permit is
+   * shared.
    * @throws FarpageError ENOMEM; nothing is left over then.
    */
-  make(
+  private make(
     environment: RtrsEnvironment,
     pd: ProtectionDomain,
     permitCount: number,
@@ -117,7 +166,9 @@ export class ClientRequests {
     this.numbers = new PermitPool(count);
     this.permits = new PermitPool(permitCount);
     this.slotsByPermit = new Array<ClientSlot | null>(permitCount).fill(null);
+    this.doubts = new Doubts(permitCount);
     this.waiting = new IntRing(count);
+    this.moving = new IntRing(count);
     this.blocked = new IntRing(count);
     this.failing = new IntRing(count);
   }
@@ -201,28 +252,56 @@ export class ClientRequests {
     }
   }
 
-  /** Permits or room in the send queues may be there again. */
+  /** Permits or room in the send queues may be there again. Those with a permit go first. */
   issueBlocked(): void {
-    while (this.blocked.count > 0 && this.gate !== "SHUT") {
-      const connection = this.pickConnection();
-      if (connection === null) return;
-      this.issueBy(this.slots[this.blocked.shift()] as ClientSlot, connection);
-    }
+    this.issueFrom(this.moving);
+    this.issueFrom(this.blocked);
+  }
+
+  /** Permits that lost paths may still use at the server (doubts.ts). */
+  get unsettledCount(): number {
+    return this.doubts.count;
+  }
+
+  /** The path is connected again: the server has nothing left of its former incarnation. */
+  settlePath(path: ClientPath): void {
+    if (path.marks !== null) this.doubts.settlePath(path.marks);
   }
 
   /**
-   * The path is down: everything that was sent or about to be comes back. Permits do, too: the
-   * server takes the path again only when all its chunks are free. Those without `retry` fail.
+   * The path is down, and another is connected: what was in flight goes on by that, each request
+   * under its permit, the oldest first. The user does not hear of it.
+   */
+  move(path: ClientPath): void {
+    const moved = this.slots.filter((slot) => slot.path === path);
+    moved.sort((a, b) => a.sequence - b.sequence);
+    for (const slot of moved) {
+      this.doubt(slot);
+      this.takeBack(slot);
+      path.counters.failedOver++;
+      slot.request.reissueCount++;
+      this.reissuedCount++;
+      slot.state = "MOVING";
+      this.moving.push(slot.request.number);
+    }
+    this.issueBlocked();
+  }
+
+  /**
+   * The last path is down: everything that was sent or about to be comes back. Permits do, too, and
+   * are in doubt. Requests without `retry` fail.
    */
   recall(): void {
     this.gate = "SHUT";
     this.blocked.clear();
+    this.moving.clear();
     this.waiting.clear();
-    const recalled = this.slots.filter((slot) => {
-      return slot.state === "ISSUED" || slot.state === "BLOCKED" || slot.state === "WAITING";
+    const recalled = this.slots.filter(({ state }) => {
+      return state === "ISSUED" || state === "MOVING" || state === "BLOCKED" || state === "WAITING";
     });
     recalled.sort((a, b) => a.sequence - b.sequence);
     for (const slot of recalled) {
+      this.doubt(slot);
       this.withdraw(slot);
       if (this.refusalErrno !== 0) this.failLater(slot, this.refusalErrno);
       else if (slot.request.retry) this.wait(slot);
@@ -231,18 +310,18 @@ export class ClientRequests {
   }
 
   /**
-   * Whether the server has left a request unanswered for `timeoutNs`, doubled each time that it was
-   * issued again, so that a device which is slow and no more gets the time that it needs. Time
-   * counts from the first look that finds a request.
+   * A path on which the server has left a request unanswered for `timeoutNs`, doubled each time
+   * that it was issued again, so that a device which is slow and no more gets the time that it
+   * needs. Time counts from the first look that finds a request. Null when there is none.
    */
-  isAnswerOverdue(nowNs: number, timeoutNs: number): boolean {
+  findOverdue(nowNs: number, timeoutNs: number): ClientPath | null {
     for (const slot of this.slots) {
       if (slot.state !== "ISSUED") continue;
       if (slot.seenNs < 0) slot.seenNs = nowNs;
       const doublings = Math.min(slot.request.reissueCount, ANSWER_DOUBLINGS_MAX);
-      if (nowNs - slot.seenNs >= timeoutNs * 2 ** doublings) return true;
+      if (nowNs - slot.seenNs >= timeoutNs * 2 ** doublings) return slot.path;
     }
-    return false;
+    return null;
   }
 
   /** Whether some will complete in the next `completeFailing`. */
@@ -264,6 +343,13 @@ export class ClientRequests {
     return slot !== null && slot.connection === connection ? slot : null;
   }
 
+  /** The server has answered. */
+  answer(slot: ClientSlot, errno: number): void {
+    slot.path?.counters.latency.add(this.nowNs - slot.issuedNs);
+    if (this.doubts.count > 0) this.doubts.settlePermit(slot.permit, this.paths);
+    this.complete(slot, errno);
+  }
+
   /** From here on the server can't write any more: only then does the user get the request. */
   complete(slot: ClientSlot, errno: number): void {
     this.withdraw(slot);
@@ -271,7 +357,7 @@ export class ClientRequests {
     slot.request.errno = errno;
     this.inflight--;
     this.completedCount++;
-    if (this.blocked.count > 0) this.issueBlocked();
+    if (this.moving.count + this.blocked.count > 0) this.issueBlocked();
     this.user.onRequestComplete(slot.request);
   }
 
@@ -279,14 +365,21 @@ export class ClientRequests {
     let inflight = 0;
     let taken = 0;
     let issued = 0;
+    let moving = 0;
     for (const slot of this.slots) {
       const isIssued = slot.state === "ISSUED";
       if (isIssued) issued++;
       if (slot.state !== "FREE") taken++;
       if (slot.state !== "FREE" && slot.state !== "TAKEN") inflight++;
+      const isMoving = slot.state === "MOVING";
+      if (isMoving) moving++;
       assert((slot.connection !== null) === isIssued, "issued on a connection");
-      assert(slot.permit >= 0 === isIssued, "issued by a permit");
-      assert(!isIssued || this.slotsByPermit[slot.permit] === slot, "a permit has one holder");
+      assert((slot.path !== null) === isIssued, "issued by a path");
+      assert(slot.permit >= 0 === (isIssued || isMoving), "issued by a permit");
+      assert(
+        slot.permit < 0 || this.slotsByPermit[slot.permit] === slot,
+        "a permit has one holder",
+      );
       assert(!slot.isOpen || isIssued, "the server has a key only while the request is issued");
       // The server may have closed it already; then its reply is on the way.
       const isValid = slot.region?.isValid ?? false;
@@ -294,9 +387,15 @@ export class ClientRequests {
       assert(!isIssued || this.gate !== "SHUT", "issued while the gate is open");
     }
     assert(inflight === this.inflight, "requests in flight are counted");
+    assert(moving === this.moving.count, "moving requests are in their queue");
+    const carried = this.paths.reduce((sum, path) => sum + path.inflight, 0);
+    assert(carried === issued, "each path counts what it carries");
     if (this.depth === 0) return;
     assert(taken + this.numbers.freeCount === this.slots.length, "each request is somebody's");
-    assert(issued + this.permits.freeCount === this.permitCount, "each permit is somebody's");
+    assert(
+      issued + moving + this.permits.freeCount === this.permitCount,
+      "each permit is somebody's",
+    );
   }
 
   private slotOf(request: ClientRequest): ClientSlot {
@@ -306,40 +405,53 @@ export class ClientRequests {
   }
 
   private issue(slot: ClientSlot): void {
-    const connection = this.pickConnection();
-    if (connection !== null) {
-      this.issueBy(slot, connection);
-      return;
-    }
+    if (this.tryIssue(slot)) return;
     slot.state = "BLOCKED";
     this.blocked.push(slot.request.number);
   }
 
-  /** Preconditions: a permit is free, and `connection` has room. */
-  private issueBy(slot: ClientSlot, connection: Connection): void {
-    slot.permit = this.permits.take();
+  private issueFrom(ring: IntRing): void {
+    while (ring.count > 0 && this.gate !== "SHUT") {
+      if (!this.tryIssue(this.slots[ring.peek()] as ClientSlot)) return;
+      ring.shift();
+    }
+  }
+
+  /** @returns false when no permit is free, or no connection has room. */
+  private tryIssue(slot: ClientSlot): boolean {
+    if (slot.permit < 0 && this.permits.freeCount === 0) return false;
+    const connection = this.picker.pick(this.paths);
+    if (connection === null) return false;
+    if (slot.permit < 0) slot.permit = this.takePermit();
     this.slotsByPermit[slot.permit] = slot;
+    const { request } = slot;
+    const path = connection.owner as ClientPath;
     slot.state = "ISSUED";
+    slot.path = path;
     slot.connection = connection;
     slot.wasIssued = true;
     slot.seenNs = -1;
-    const chunks = this.path.chunks as ChunkTable;
+    slot.issuedNs = this.nowNs;
+    path.inflight++;
+    const bytes = request.dataLength + request.userLength;
+    path.counters.onIssue(request.isRead, bytes, connection.cid);
+    const chunks = path.chunks as ChunkTable;
     const isTaken = (this.sender as ClientSender).issue(slot, connection, chunks);
-    // A dead connection takes nothing; when the path fails the request is recalled.
-    if (!isTaken) this.isBroken = true;
+    // A dead connection takes nothing; when its path fails the request goes on by another.
+    if (!isTaken) {
+      path.isBroken = true;
+      this.isBroken = true;
+    }
+    return true;
   }
 
-  /** The next connection in turn that has room; null when none has, or no permit is free. */
-  private pickConnection(): Connection | null {
-    if (this.permits.freeCount === 0) return null;
-    const { connections } = this.path;
-    const count = connections.length - 1;
-    for (let i = 0; i < count; i++) {
-      this.nextConnection = this.nextConnection >= count ? 1 : this.nextConnection + 1;
-      const connection = connections[this.nextConnection] as Connection;
-      if (connection.hasRoom(1)) return connection;
-    }
-    return null;
+  /** After a reconnect those in doubt come first, so that the user's first requests settle them. */
+  private takePermit(): number {
+    const doubted =
+      this.gate === "URGENT" && this.doubts.count > 0 ? this.doubts.findFree(this.permits) : -1;
+    if (doubted < 0) return this.permits.take();
+    this.permits.takeThis(doubted);
+    return doubted;
   }
 
   private wait(slot: ClientSlot): void {
@@ -353,13 +465,31 @@ export class ClientRequests {
     this.failing.push(slot.request.number);
   }
 
-  /** Takes back what `issue` gave: permit, connection, key. */
+  /** The path is lost, and may still use the permit of `slot` at the server. */
+  private doubt(slot: ClientSlot): void {
+    const { path, permit } = slot;
+    if (path === null) return;
+    path.marks ??= new Uint8Array(this.permitCount);
+    this.doubts.mark(path.marks, permit);
+  }
+
+  /** Takes back all that `tryIssue` gave: permit, path and connection, key. */
   private withdraw(slot: ClientSlot): void {
-    if (slot.permit >= 0) {
-      this.slotsByPermit[slot.permit] = null;
-      this.permits.give(slot.permit);
-      slot.permit = -1;
+    this.takeBack(slot);
+    if (slot.permit < 0) return;
+    this.slotsByPermit[slot.permit] = null;
+    this.permits.give(slot.permit);
+    slot.permit = -1;
+  }
+
+  /** The same but for the permit. */
+  private takeBack(slot: ClientSlot): void {
+    const { path, connection } = slot;
+    if (path !== null && connection !== null) {
+      path.inflight--;
+      path.counters.onWithdraw(connection.cid);
     }
+    slot.path = null;
     slot.connection = null;
     if (!slot.isOpen) return;
     slot.isOpen = false;

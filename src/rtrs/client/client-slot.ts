@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { MemoryRegion } from "../../verbs/index.js";
 import type { Connection } from "../connection.js";
+import type { ClientPath } from "./client-path.js";
 import type { ClientRequest } from "./client-request.js";
 
 /**
@@ -10,9 +11,10 @@ import type { ClientRequest } from "./client-request.js";
  * - `WAITING`: submitted; the session is down, or not told to go on yet.
  * - `BLOCKED`: submitted; no permit is free, or no send queue has room.
  * - `ISSUED`: sent; the reply is to come.
+ * - `MOVING`: was sent by a path that has failed; keeps its permit, and waits for room on another.
  * - `FAILING`: submitted; will complete with `request.errno` in the next `pump`.
  */
-export type SlotState = "FREE" | "TAKEN" | "WAITING" | "BLOCKED" | "ISSUED" | "FAILING";
+export type SlotState = "FREE" | "TAKEN" | "WAITING" | "BLOCKED" | "ISSUED" | "MOVING" | "FAILING";
 
 /** What the session keeps about a request besides what its user sees. */
 export class ClientSlot {
@@ -22,8 +24,11 @@ export class ClientSlot {
   /** The fast-register region for reads; null when reads use the long-lived key. */
   readonly region: MemoryRegion | null;
   state: SlotState = "FREE";
-  /** While ISSUED: permit, which is chunk and message id as well; else -1. */
+  /** While ISSUED or MOVING: permit, which is chunk and message id as well; else -1. */
   permit = -1;
+  /** While ISSUED: the path that carries it, and since when. */
+  path: ClientPath | null = null;
+  issuedNs = 0;
   /** While ISSUED: the connection that carries it; its reply must come the same way. */
   connection: Connection | null = null;
   /** Number of the submit among all of the session: the order in which requests are re-issued. */

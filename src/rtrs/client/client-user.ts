@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { FarpageError } from "../../base/index.js";
 import type { ClientRequest } from "./client-request.js";
+import type { RtrsClientPath } from "./path-context.js";
 
 /**
  * What a client session tells the protocol on top of it. All are called from `RtrsClient.pump`
@@ -11,11 +12,17 @@ export interface RtrsClientUser {
    * The session is connected, for the first time or again. The first time requests pass at once.
    * After a reconnect they wait (those that were in flight, and those submitted since) until
    * `RtrsClient.reissue` is called; only requests with `retry = false` pass, so that the user can
-   * open its things anew first.
+   * open its things anew first, and settle what `RtrsClient.unsettledCount` counts.
    */
   onSessionUp(): void;
-  /** The connection is lost; the session will try to come back until `close`. */
+  /** The last path is lost; the session will try to come back until `close`. */
   onSessionDown(): void;
+  /**
+   * A path takes requests, or takes none any more (`path.lastError` says why); its requests have
+   * gone on by another path then, if there is one. Before `onSessionUp` and `onSessionDown`.
+   */
+  onPathUp?(path: RtrsClientPath): void;
+  onPathDown?(path: RtrsClientPath): void;
   /**
    * The session has given up for good: never connected within the attempts it was given, or refused
    * for a reason that no later attempt can mend. Every request has completed by then.

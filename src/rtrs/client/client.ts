@@ -2,88 +2,48 @@
 // The client side of an RTRS session (facts page, sections 5 to 11): permits, requests, and what
 // becomes of them when the connection is lost.
 //
-// What is guaranteed, by whom. A request completes once: with the server's answer, or with an errno
-// of its own when it can't be answered any more. One with `retry` that was in flight when the path
-// failed is executed again after the reconnect: at least once in all, and never after it has
-// completed. The server fences: it accepts the path again only when every request of the old
-// incarnation has left its devices, so the first execution is over before the second starts (a
-// farpage server does so, and a Linux server refuses the path's UUID until then). With its chunks
-// free again, a request may go by another permit than before. What RTRS can't know is which
-// requests overlap: whoever submits a request to a range of blocks while another one to the same
-// blocks is in flight may see both orders, and after a reconnect the older one executed once more
-// behind the newer. The protocol on top therefore holds a request back until those in flight to the
-// same blocks have completed (see `rnbd/`).
+// What is guaranteed, by whom: docs/rtrs.md. A request completes once: with the server's answer, or
+// with an errno of its own when it can't be answered any more. One that was in flight when its path
+// failed is executed again by another path, or with `retry` after the reconnect: at least once in
+// all, and never after it has completed. The server fences: a request that comes by another path
+// waits until the first copy has left the devices, and a path that comes back waits for all of its
+// old ones. What RTRS can't know is which requests overlap: whoever submits a request to a range of
+// blocks while another one to the same blocks is in flight may see both orders. The protocol on top
+// therefore holds a request back until those in flight to the same blocks have completed (`rnbd/`).
 
 import { assert, ERRNO, FarpageError, type Machine, type Memory } from "../../base/index.js";
 import type { EventChannel } from "../../cm/index.js";
-import { ACCESS, type ProtectionDomain, WC_FLAG, type WorkCompletion } from "../../verbs/index.js";
+import { type ProtectionDomain, WC_FLAG, type WorkCompletion } from "../../verbs/index.js";
 import {
   RTRS_IMMEDIATE,
-  RTRS_RKEY_RESPONSE_BYTES,
-  RTRS_TYPE,
   type RtrsConnectReply,
-  rtrsFitsImmediate,
   rtrsImmediateType,
   rtrsReplyErrno,
   rtrsReplyMessageId,
-  rtrsRkeyResponseChunk,
-  rtrsRkeyResponseKey,
-  rtrsType,
 } from "../../wire/index.js";
 import { CompletionPoller, Connection } from "../connection.js";
 import type { RtrsEnvironment } from "../environment.js";
-import { type ClientSettings, clientSettings, type RtrsClientOptions } from "../options.js";
-import { Slab } from "../slab.js";
+import {
+  type ClientSettings,
+  clientSettings,
+  type RtrsClientOptions,
+  type RtrsPathAddresses,
+  type RtrsPathPolicy,
+} from "../options.js";
 import { randomUuid } from "../uuid.js";
 import { RegisteredMemories } from "./client-memory.js";
-import {
-  ClientPath,
-  type ClientPathOwner,
-  permitCountMax,
-  receiveBufferBytes,
-} from "./client-path.js";
+import type { ClientPath } from "./client-path.js";
+import { ClientPaths } from "./client-paths.js";
 import type { ClientRequest } from "./client-request.js";
 import { ClientRequests } from "./client-requests.js";
-import { HEADER_ROOM_BYTES } from "./client-sender.js";
-import type { ClientSlot } from "./client-slot.js";
+import {
+  type RtrsClientCounters,
+  type RtrsClientState,
+  SESSION_TRANSITIONS,
+} from "./client-state.js";
 import type { RtrsClientUser } from "./client-user.js";
+import type { ClientPathOwner, RtrsClientPath } from "./path-context.js";
 
-/**
- * - `IDLE`: `connect` has not been called.
- * - `CONNECTING`: never connected yet.
- * - `CONNECTED`, `RECONNECTING`: as they say.
- * - `CLOSING`: `close` was called, or the session has given up; goodbyes are under way.
- * - `CLOSED`: nothing is left.
- */
-export type RtrsClientState =
-  | "IDLE"
-  | "CONNECTING"
-  | "CONNECTED"
-  | "RECONNECTING"
-  | "CLOSING"
-  | "CLOSED";
-
-const TRANSITIONS: Readonly<Record<RtrsClientState, readonly RtrsClientState[]>> = {
-  IDLE: ["CONNECTING", "CLOSING"],
-  CONNECTING: ["CONNECTED", "CLOSING", "CLOSED"],
-  CONNECTED: ["RECONNECTING", "CLOSING"],
-  RECONNECTING: ["CONNECTED", "CLOSING", "CLOSED"],
-  CLOSING: ["CLOSED"],
-  CLOSED: [],
-};
-
-/** Numbers since the client was made, but for `inflight`. */
-export interface RtrsClientCounters {
-  readonly inflight: number;
-  readonly completed: number;
-  readonly reissued: number;
-  readonly reconnects: number;
-  /** Replies to no request of ours, or on the wrong connection. */
-  readonly strayReplies: number;
-}
-
-/** The smallest request that a session is of any use for: a sector. */
-const IO_BYTES_MIN = 512;
 /** Of the error with which a session ends that was told to. */
 const CLOSED_CODE = "ESHUTDOWN";
 /** How closely an answer that does not come is noticed: a quarter of its time. */
@@ -92,8 +52,6 @@ const LOOKS_PER_TIMEOUT = 4;
 export class RtrsClient implements Machine, ClientPathOwner {
   readonly sessionName: string;
   state: RtrsClientState = "IDLE";
-  /** Bytes of a chunk of the server; 0 before the session first connected. */
-  chunkBytes = 0;
 
   private readonly environment: RtrsEnvironment;
   private readonly settings: ClientSettings;
@@ -102,10 +60,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
   private readonly channel: EventChannel;
   private readonly poller = new CompletionPoller();
   private readonly memories: RegisteredMemories;
-  private readonly path: ClientPath;
+  private readonly pathSet: ClientPaths;
   private readonly requests: ClientRequests;
-  /** Buffers of the 8-byte replies of a server that rotates keys. */
-  private replies: Slab | null = null;
   /** Down: when requests are not to wait any longer. */
   private requestDeadlineNs = Infinity;
   /** When to look for requests that the server does not answer, if any is in flight. */
@@ -114,8 +70,10 @@ export class RtrsClient implements Machine, ClientPathOwner {
   private closeError: FarpageError | null = null;
   private nowNs = 0;
   private isPumping = false;
-  private reconnectCount = 0;
+  /** Times that the session has come up. */
+  private upCount = 0;
   private strayCount = 0;
+  private pathError: FarpageError | null = null;
 
   /**
    * @throws FarpageError EINVAL for an option out of range; ENOMEM when the device has no more
@@ -130,21 +88,26 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.channel = environment.cm.createChannel();
     this.memories = new RegisteredMemories(this.pd, !this.settings.invalidate);
     const pathsUuid = randomUuid(environment.random.fork("rtrs session"));
-    const addresses = this.settings.paths[0] as (typeof this.settings.paths)[number];
-    this.path = new ClientPath(
-      {
-        environment,
-        settings: this.settings,
-        pd: this.pd,
-        channel: this.channel,
-        poller: this.poller,
-        pathsUuid,
-      },
-      this,
-      addresses.source,
-      addresses.destination,
-    );
-    this.requests = new ClientRequests(this.path, user, this.settings, this.memories);
+    const { settings, pd, channel, poller } = this;
+    const context = { environment, settings, pd, channel, poller, pathsUuid };
+    this.pathSet = new ClientPaths(context, this);
+    for (const addresses of settings.paths) this.pathSet.add(addresses);
+    this.requests = new ClientRequests(this.pathSet.list, user, settings, this.memories);
+  }
+
+  /** The session's paths, in the order in which they were added; changes as they come and go. */
+  get paths(): readonly RtrsClientPath[] {
+    return this.pathSet.list;
+  }
+
+  /** Of the next requests. */
+  get policy(): RtrsPathPolicy {
+    return this.requests.picker.policy;
+  }
+
+  set policy(policy: RtrsPathPolicy) {
+    this.requests.picker.policy = policy;
+    for (const path of this.pathSet.list) path.measureLatency();
   }
 
   /** Requests that `acquire` hands out at a time; 0 before the session first connected. */
@@ -152,12 +115,17 @@ export class RtrsClient implements Machine, ClientPathOwner {
     return this.requests.depth;
   }
 
+  /** Bytes of a chunk of the server; 0 before the session first connected. */
+  get chunkBytes(): number {
+    return this.requests.chunkBytes;
+  }
+
   /** Largest data length of a request, bytes; 0 before the session first connected. */
   get maxIoBytes(): number {
     return this.requests.ioBytesMax;
   }
 
-  /** Bytes of a user message that fit a request. */
+  /** Bytes of a user message. */
   get userBytesMax(): number {
     return this.settings.userBytesMax;
   }
@@ -169,12 +137,22 @@ export class RtrsClient implements Machine, ClientPathOwner {
 
   /** Why the session is not connected; null while it is, or when nothing went wrong yet. */
   get lastError(): FarpageError | null {
-    return this.path.lastError;
+    return this.state === "CONNECTED" ? null : this.pathError;
   }
 
-  /** Attempts to connect since the session was last connected. */
+  /** Attempts to connect since the session was last connected, of the path with the most. */
   get attemptCount(): number {
-    return this.path.attemptCount;
+    return this.paths.reduce((most, { attemptCount }) => Math.max(most, attemptCount), 0);
+  }
+
+  /**
+   * Permits that a lost path may still use at the server, since the session was lost with requests
+   * in flight and came back by another path. A request that is answered settles one. Who must not
+   * have a new request overtake an old one that got no answer sends requests with `retry = false`
+   * that change nothing until this is 0, and calls `reissue` then.
+   */
+  get unsettledCount(): number {
+    return this.requests.unsettledCount;
   }
 
   counters(): RtrsClientCounters {
@@ -182,17 +160,49 @@ export class RtrsClient implements Machine, ClientPathOwner {
       inflight: this.requests.inflight,
       completed: this.requests.completedCount,
       reissued: this.requests.reissuedCount,
-      reconnects: this.reconnectCount,
+      reconnects: Math.max(0, this.upCount - 1),
       strayReplies: this.strayCount,
     };
   }
 
-  /**
-   * Starts connecting; the user hears of `onSessionUp` or `onSessionFailed`. Preconditions: IDLE.
-   */
+  /** Starts connecting; `onSessionUp` or `onSessionFailed` follows. Preconditions: IDLE. */
   connect(): void {
     this.setState("CONNECTING");
-    this.path.connect();
+    this.pathSet.connect();
+  }
+
+  /**
+   * Adds a path, which connects from the next `pump` on, for as long as it takes.
+   * @throws FarpageError EEXIST when the session has it already, ENOSPC (128 paths), ESHUTDOWN.
+   */
+  addPath(addresses: RtrsPathAddresses): RtrsClientPath {
+    this.refuseWhenClosing();
+    const path = this.pathSet.add(addresses);
+    if (this.state !== "IDLE") path.connect();
+    return path;
+  }
+
+  /**
+   * Takes a path away; what is in flight on it goes on by another.
+   * @throws FarpageError ENOENT, EBUSY for the last path (`close` ends a session), ESHUTDOWN.
+   */
+  removePath(number: number): void {
+    this.refuseWhenClosing();
+    const path = this.pathSet.find(number);
+    const isLast = this.pathSet.list.every(
+      (other) => other === path || other.isLeaving || other.state === "CLOSED",
+    );
+    if (isLast) {
+      throw new FarpageError("EBUSY", "the last path of a session can't be removed");
+    }
+    path.close();
+    if (path.state === "CLOSED") this.pathSet.drop(path);
+  }
+
+  private refuseWhenClosing(): void {
+    if (this.state === "CLOSING" || this.state === "CLOSED") {
+      throw new FarpageError("ESHUTDOWN", "the session is closed");
+    }
   }
 
   /**
@@ -204,7 +214,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
   close(): void {
     if (this.state === "CLOSING" || this.state === "CLOSED") return;
     this.startClosing(new FarpageError(CLOSED_CODE, "the session was closed"), ERRNO.ESHUTDOWN);
-    this.path.close();
+    this.pathSet.close();
   }
 
   /**
@@ -226,11 +236,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.memories.remove(memory);
   }
 
-  /**
-   * Takes a request.
-   * @returns null when there is none (or the session never connected yet); `onPermitAvailable`
-   *   follows.
-   */
+  /** Takes a request; null when there is none, or no session yet: `onPermitAvailable` follows. */
   acquire(): ClientRequest | null {
     return this.take(false);
   }
@@ -287,103 +293,117 @@ export class RtrsClient implements Machine, ClientPathOwner {
     assert(!this.isPumping, "pump is not re-entered");
     this.isPumping = true;
     this.nowNs = nowNs;
-    const { path, requests } = this;
+    const { pathSet, requests } = this;
+    requests.nowNs = nowNs;
     this.pollEvents();
     this.poller.poll();
-    if (requests.isBroken) this.breakPath();
+    if (requests.isBroken) this.breakPaths();
     if (nowNs >= this.lookNs && requests.inflight > 0) this.lookForOverdue(nowNs);
-    path.pump(nowNs);
+    pathSet.pump(nowNs);
     if (nowNs >= this.requestDeadlineNs) this.expire();
     requests.completeFailing();
-    if (this.isPermitDue()) {
+    if (this.isPermitDue) {
       requests.isAwaited = false;
       this.user.onPermitAvailable();
     }
-    if (this.state === "CLOSING" && path.state === "CLOSED") this.finishClosing();
+    if (this.state === "CLOSING" && pathSet.isAllClosed) this.finishClosing();
     this.isPumping = false;
   }
 
   deadlineNs(): number {
     const { requests } = this;
-    const isDue = requests.hasFailing || requests.isBroken || this.isPermitDue();
+    const isDue = requests.hasFailing || requests.isBroken || this.isPermitDue;
     if (isDue || this.poller.isReady) return this.nowNs;
     const lookNs = requests.inflight > 0 ? this.lookNs : Infinity;
-    return Math.min(this.path.deadlineNs(), this.requestDeadlineNs, lookNs);
+    return Math.min(this.pathSet.deadlineNs(), this.requestDeadlineNs, lookNs);
   }
 
-  private isPermitDue(): boolean {
+  private get isPermitDue(): boolean {
     return this.state !== "CONNECTING" && this.requests.isAvailableDue;
   }
 
   checkInvariants(): void {
-    this.path.checkInvariants();
+    for (const path of this.pathSet.list) path.checkInvariants();
     this.requests.checkInvariants();
     const isConnected = this.state === "CONNECTED";
-    assert(isConnected === (this.path.state === "CONNECTED"), "connected as its path is");
+    assert(isConnected === this.pathSet.connectedCount > 0, "connected as its paths are");
     assert(isConnected === (this.requests.gate !== "SHUT"), "requests pass while connected");
   }
 
   // ------------------------------------------------------------------------------ ClientPathOwner
 
-  onPathOffer(path: ClientPath, reply: RtrsConnectReply): number {
-    const chunkBytes = reply.ioBytesMax + reply.headerBytesMax;
-    const { environment, pd, requests, settings } = this;
-    if (!rtrsFitsImmediate(reply.queueDepth, chunkBytes) || reply.ioBytesMax < IO_BYTES_MIN) {
-      throw new FarpageError("EPROTO", `the server offers chunks of ${chunkBytes} bytes`);
-    }
-    if (settings.userBytesMax + HEADER_ROOM_BYTES > reply.headerBytesMax) {
-      const what = `the server takes headers of ${reply.headerBytesMax} bytes only`;
-      throw new FarpageError("EMSGSIZE", what);
-    }
-    if (requests.depth === 0) {
-      const deviceMax = permitCountMax(environment.context.queryDevice().maxQpWr);
-      const permitCount = Math.min(reply.queueDepth, settings.queueDepthMax, deviceMax);
-      requests.make(environment, pd, permitCount, reply.ioBytesMax);
-      this.chunkBytes = chunkBytes;
-    } else if (reply.queueDepth < requests.permitCount || reply.ioBytesMax < requests.ioBytesMax) {
-      // Users have built on what was offered first (facts page, trap 16).
-      throw new FarpageError("EPROTO", "the server came back with a smaller queue or chunk size");
-    }
-    if (path.rotatesKeys && this.replies === null) {
-      const { connectionCount } = settings;
-      const bytes = RTRS_RKEY_RESPONSE_BYTES;
-      const length = receiveBufferBytes(connectionCount, requests.permitCount, bytes);
-      this.replies = new Slab(environment.memory, pd, length, ACCESS.LOCAL_WRITE);
-    }
-    return requests.permitCount;
+  get generation(): number {
+    return this.state === "CONNECTED" ? this.upCount : 0;
+  }
+
+  get measuresLatency(): boolean {
+    return this.policy === "min-latency";
+  }
+
+  onPathOffer(reply: RtrsConnectReply): number {
+    return this.requests.takeOffer(this.environment, this.pd, reply);
   }
 
   onPathUp(path: ClientPath): void {
-    const { replies } = this;
-    if (path.rotatesKeys && replies !== null) {
-      path.postReceives(replies.memory.address, replies.region.lkey, RTRS_RKEY_RESPONSE_BYTES);
-    } else {
-      path.postReceives(0, 0, 0);
+    const { requests, user } = this;
+    requests.settlePath(path);
+    user.onPathUp?.(path);
+    if (this.state === "CONNECTED") {
+      requests.issueBlocked();
+      return;
     }
     // The first time there is nothing that could have to wait for the user.
     const isFirst = this.state === "CONNECTING";
-    if (!isFirst) this.reconnectCount++;
+    this.upCount++;
+    this.pathError = null;
     this.setState("CONNECTED");
-    this.requests.gate = isFirst ? "OPEN" : "URGENT";
-    this.requests.refusalErrno = 0;
+    requests.gate = isFirst ? "OPEN" : "URGENT";
+    requests.refusalErrno = 0;
     this.requestDeadlineNs = Infinity;
-    this.user.onSessionUp();
+    // Now there is a session to join.
+    this.pathSet.hurry();
+    user.onSessionUp();
   }
 
-  onPathDown(_path: ClientPath): void {
-    if (this.state === "CONNECTED") {
+  onPathDown(path: ClientPath): void {
+    const { requests, user } = this;
+    if (this.state === "CONNECTED" && this.pathSet.connectedCount > 0) {
+      requests.move(path);
+      user.onPathDown?.(path);
+      return;
+    }
+    const wasConnected = this.state === "CONNECTED";
+    if (wasConnected) {
       this.setState("RECONNECTING");
       this.requestDeadlineNs = this.nowNs + this.settings.requestTimeoutNs;
+      this.pathSet.hurry();
     }
-    this.requests.recall();
-    if (this.state === "RECONNECTING") this.user.onSessionDown();
+    requests.recall();
+    user.onPathDown?.(path);
+    if (wasConnected) user.onSessionDown();
+  }
+
+  onPathError(error: FarpageError): void {
+    this.pathError = error;
+  }
+
+  onSessionUnknown(path: ClientPath): void {
+    const what = `the server has forgotten the session: it says so at ${path.destination}`;
+    for (const other of this.pathSet.list) {
+      if (other.state === "CONNECTED") other.fail(new FarpageError("ECONNRESET", what));
+    }
   }
 
   onPathClosed(path: ClientPath): void {
     if (this.state === "CLOSING") return;
+    if (path.isLeaving) {
+      this.pathSet.drop(path);
+      return;
+    }
+    if (!this.pathSet.isAllClosed) return;
     // Nobody asked for it: the attempts are used up.
     const error =
-      path.lastError ?? new FarpageError("ETIMEDOUT", "no attempt to connect succeeded");
+      this.pathError ?? new FarpageError("ETIMEDOUT", "no attempt to connect succeeded");
     this.startClosing(error, ERRNO.ECONNABORTED);
   }
 
@@ -402,37 +422,26 @@ export class RtrsClient implements Machine, ClientPathOwner {
       return;
     }
     const slot = this.requests.replyOwner(rtrsReplyMessageId(immediate), connection);
-    if (slot !== null && path.rotatesKeys && !this.takeKey(path, slot, completion)) {
+    if (slot !== null && !path.takeKey(slot.permit, connection, completion)) {
       path.fail(new FarpageError("EPROTO", "the server's reply carries no key for its chunk"));
       return;
     }
     connection.postReceive(receiveSlot);
     if (slot === null) this.strayCount++;
-    else this.requests.complete(slot, rtrsReplyErrno(immediate));
+    else this.requests.answer(slot, rtrsReplyErrno(immediate));
   }
 
   onPathRoom(_path: ClientPath): void {
     this.requests.issueBlocked();
   }
 
-  /** Stores the chunk's key before its permit can be used again. */
-  private takeKey(path: ClientPath, slot: ClientSlot, completion: WorkCompletion): boolean {
-    if (completion.byteLength < RTRS_RKEY_RESPONSE_BYTES) return false;
-    const connection = slot.connection as Connection;
-    const { memory } = this.replies as Slab;
-    const at =
-      connection.receiveAddress - memory.address + completion.wrId * RTRS_RKEY_RESPONSE_BYTES;
-    const { permit } = slot;
-    if (rtrsType(memory.view, at) !== RTRS_TYPE.RKEY_RSP) return false;
-    if (rtrsRkeyResponseChunk(memory.view, at) !== permit || path.chunks === null) return false;
-    path.chunks.keys[permit] = rtrsRkeyResponseKey(memory.view, at);
-    return true;
-  }
-
   // -------------------------------------------------------------------------------------- session
 
   private setState(state: RtrsClientState): void {
-    assert(TRANSITIONS[this.state].includes(state), `session moves from ${this.state} to ${state}`);
+    assert(
+      SESSION_TRANSITIONS[this.state].includes(state),
+      `session moves from ${this.state} to ${state}`,
+    );
     this.state = state;
   }
 
@@ -442,7 +451,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
       if (event === null) return;
       const connection: unknown = event.id.context;
       if (connection instanceof Connection && !connection.isDestroyed) {
-        this.path.onCmEvent(connection, event, this.nowNs);
+        (connection.owner as ClientPath).onCmEvent(connection, event, this.nowNs);
       }
     }
   }
@@ -458,13 +467,16 @@ export class RtrsClient implements Machine, ClientPathOwner {
     const { answerTimeoutNs } = this.settings;
     this.lookNs = nowNs + answerTimeoutNs / LOOKS_PER_TIMEOUT;
     if (this.state !== "CONNECTED") return;
-    if (!this.requests.isAnswerOverdue(nowNs, answerTimeoutNs)) return;
-    this.path.fail(new FarpageError("ETIMEDOUT", "the server leaves a request unanswered"));
+    const path = this.requests.findOverdue(nowNs, answerTimeoutNs);
+    path?.fail(new FarpageError("ETIMEDOUT", "the server leaves a request unanswered"));
   }
 
-  private breakPath(): void {
+  private breakPaths(): void {
     this.requests.isBroken = false;
-    this.path.fail(new FarpageError("ECONNRESET", "the connection takes no more requests"));
+    for (const path of this.pathSet.list) {
+      if (!path.isBroken) continue;
+      path.fail(new FarpageError("ECONNRESET", "the connection takes no more requests"));
+    }
   }
 
   private startClosing(error: FarpageError, errno: number): void {
@@ -479,7 +491,6 @@ export class RtrsClient implements Machine, ClientPathOwner {
     if (this.requests.hasFailing) return;
     this.setState("CLOSED");
     this.requests.free();
-    this.replies?.free();
     this.memories.removeAll();
     this.channel.close();
     this.pd.dealloc();

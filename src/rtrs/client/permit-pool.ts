@@ -37,6 +37,14 @@ export class PermitPool {
     return (word << 5) + 31 - Math.clz32(lowest);
   }
 
+  /** Takes a certain one. Preconditions: `permit` is free. */
+  takeThis(permit: number): void {
+    assert(!this.isTaken(permit), "permit is free");
+    const word = permit >>> 5;
+    this.words[word] = (this.words[word] as number) & ~(1 << (permit & 31));
+    this.freeCount--;
+  }
+
   /** Preconditions: `permit` is taken. */
   give(permit: number): void {
     assert(this.isTaken(permit), "permit is taken");
