@@ -10,6 +10,7 @@ import {
   FarpageError,
   type IpAddress,
 } from "../runtime/index.js";
+import type { QueuePair } from "../verbs/index.js";
 import { interruptible, type ToolEnvironment } from "./environment.js";
 import type { Queues } from "./queues.js";
 
@@ -31,29 +32,58 @@ class Later<T> {
   }
 }
 
+/** A link's queue pair, and who waits for its completions. `Queues` is one. */
+export interface LinkQueues {
+  readonly qp: QueuePair;
+  /** The peer has disconnected: waits for what has not come by now end with `error`. */
+  fail(error: unknown): void;
+  /** No-op when destroyed already. */
+  destroy(): void;
+}
+
+export interface LinkOptions {
+  /**
+   * Answer the peer's goodbye at once, which flushes what is posted; default true. Else it is
+   * answered by `disconnect`: what is under way may still be acknowledged.
+   */
+  readonly answersGoodbye?: boolean;
+}
+
 /** One exchange with one peer, and its queue pair. */
-export class CmLink implements Disposable {
+export class CmLink<Q extends LinkQueues = Queues> implements Disposable {
   readonly id: CmId;
-  readonly queues: Queues;
+  readonly queues: Q;
   /** The peer's address and, active side, port: for messages. */
   readonly peer: string;
+  /** The peer's answer; null before it, and of a datagram link that was accepted. */
+  established: CmEvent | null = null;
   private readonly desk: CmDesk;
+  private readonly answersGoodbye: boolean;
   private readonly answer = new Later<CmEvent>();
   private readonly ended = new Later<void>();
   private isOver = false;
 
   /** Internal: use `CmDesk.open` or `CmDesk.take`. */
-  constructor(desk: CmDesk, id: CmId, queues: Queues, peer: string) {
+  constructor(desk: CmDesk, id: CmId, queues: Q, peer: string, options: LinkOptions) {
     this.desk = desk;
     this.id = id;
     this.queues = queues;
     this.peer = peer;
+    this.answersGoodbye = options.answersGoodbye ?? true;
     id.bindQp(queues.qp);
   }
 
   /** The connection was up and is over: the peer left, or has answered our goodbye. */
   get hasEnded(): boolean {
     return this.isOver;
+  }
+
+  /**
+   * Settles when a connection is over, whoever ended it: never for datagrams. Rejects when the host
+   * closes.
+   */
+  get over(): Promise<void> {
+    return this.ended.promise;
   }
 
   /**
@@ -83,12 +113,16 @@ export class CmLink implements Disposable {
     await this.desk.wait(this.ended.promise, options.timeoutMs, `${this.peer} does not disconnect`);
   }
 
-  /** Says goodbye and waits for the answer. @throws FarpageError EINTR. */
-  async disconnect(): Promise<void> {
+  /**
+   * Says goodbye, or answers the peer's, and waits for its answer.
+   * @param options.timeoutMs default ten seconds, before which the connection manager gives up.
+   * @throws FarpageError EINTR; ETIMEDOUT.
+   */
+  async disconnect(options: { readonly timeoutMs?: number } = {}): Promise<void> {
     this.id.disconnect();
     this.desk.wake();
     if (this.id.state !== "CLOSED" && this.id.state !== "TIMEWAIT") {
-      await this.gone({ timeoutMs: GOODBYE_MS });
+      await this.gone({ timeoutMs: options.timeoutMs ?? GOODBYE_MS });
     }
   }
 
@@ -108,13 +142,14 @@ export class CmLink implements Disposable {
   onEvent(event: CmEvent): void {
     switch (event.type) {
       case "ESTABLISHED":
+        this.established = event;
         this.answer.resolve(event);
         return;
       case "DISCONNECTED":
         this.isOver = true;
-        this.queues.reader.fail(new FarpageError("ENOTCONN", `${this.peer} has disconnected`));
-        // Answers the peer's goodbye, and flushes what is posted; does nothing after our own.
-        this.id.disconnect();
+        this.queues.fail(new FarpageError("ENOTCONN", `${this.peer} has disconnected`));
+        // Does nothing after our own goodbye.
+        if (this.answersGoodbye) this.id.disconnect();
         this.answer.reject(connectError(event.type, event.status, this.peer));
         this.ended.resolve();
         return;
@@ -149,11 +184,19 @@ function failureOf(event: CmEvent, peer: string): FarpageError {
   return new FarpageError("ECONNREFUSED", `${peer} gives no queue pair: ${reason}`);
 }
 
+/** Which requests are wanted; others are refused. */
+export interface RequestFilter {
+  readonly portSpace?: PortSpace;
+  readonly from?: IpAddress;
+  /** How long one may take to come; default: for ever. */
+  readonly timeoutMs?: number;
+}
+
 /** A tool's event channel: its listener, and the links by id. */
 export class CmDesk implements CmChannelUser, Disposable {
   private readonly environment: ToolEnvironment;
   private readonly channel: CmChannel;
-  private readonly links = new Map<CmId, CmLink>();
+  private readonly links = new Map<CmId, CmLink<LinkQueues>>();
   private readonly requests: CmEvent[] = [];
   private notify: (() => void) | null = null;
   private failure: unknown = null;
@@ -167,21 +210,26 @@ export class CmDesk implements CmChannelUser, Disposable {
 
   /**
    * An id that will connect, with its queue pair bound.
-   * @param makeQueues makes the queue pair, given the index of the local address.
+   * @param options.source local address; default: the first of the family.
+   * @param options.makeQueues makes the queue pair, given the index of the local address.
    * @throws FarpageError EADDRNOTAVAIL, EINVAL.
    */
-  open(options: {
-    readonly destination: IpAddress;
-    readonly port: number;
-    readonly portSpace?: PortSpace;
-    readonly makeQueues: (portIndex: number) => Queues;
-  }): CmLink {
+  open<Q extends LinkQueues>(
+    options: LinkOptions & {
+      readonly source?: IpAddress;
+      readonly destination: IpAddress;
+      readonly port: number;
+      readonly portSpace?: PortSpace;
+      readonly makeQueues: (portIndex: number) => Q;
+    },
+  ): CmLink<Q> {
     const { destination, port } = options;
+    const source = options.source ?? this.environment.host.sourceFor(destination);
     const id = this.channel.createId(options.portSpace ?? "TCP");
     try {
-      id.resolve({ source: this.environment.host.sourceFor(destination), destination, port });
+      id.resolve({ source, destination, port });
       const queues = options.makeQueues(id.devicePort);
-      return this.enter(id, queues, `${destination} port ${port}`);
+      return this.enter(id, queues, `${destination} port ${port}`, options);
     } catch (error) {
       id.destroy();
       throw error;
@@ -208,26 +256,40 @@ export class CmDesk implements CmChannelUser, Disposable {
     };
   }
 
-  /** The next CONNECT_REQUEST; answer it by `take` or `refuse`. @throws FarpageError EINTR. */
-  async request(): Promise<CmEvent> {
+  /**
+   * The next CONNECT_REQUEST that is `wanted` and has not been withdrawn; answer it by `take` or
+   * `refuse`.
+   * @throws FarpageError ETIMEDOUT, EINTR.
+   */
+  async request(wanted: RequestFilter = {}): Promise<CmEvent> {
+    const { timeoutMs } = wanted;
+    const deadlineMs = performance.now() + (timeoutMs ?? 0);
+    const late = "the peer said that it connects, and did not";
     for (;;) {
       const event = this.requests.shift();
-      if (event !== undefined && !event.id.isDestroyed) return event;
-      if (this.failure !== null) throw this.failure;
-      const moved = new Promise<void>((resolve) => {
-        this.notify = resolve;
-      });
-      await this.wait(moved);
+      if (event === undefined) {
+        if (this.failure !== null) throw this.failure;
+        const moved = new Promise<void>((resolve) => {
+          this.notify = resolve;
+        });
+        const leftMs = Math.max(0, deadlineMs - performance.now());
+        await this.wait(moved, timeoutMs === undefined ? undefined : leftMs, late);
+      } else if (isPending(event) && isWanted(event, wanted)) {
+        return event;
+      } else {
+        this.refuse(event);
+      }
     }
   }
 
   /** The link of a request, to be accepted. @throws FarpageError EINVAL when it is gone. */
-  take(event: CmEvent, queues: Queues): CmLink {
-    return this.enter(event.id, queues, String(event.id.remoteAddress));
+  take<Q extends LinkQueues>(event: CmEvent, queues: Q, options: LinkOptions = {}): CmLink<Q> {
+    return this.enter(event.id, queues, String(event.id.remoteAddress), options);
   }
 
+  /** Says no, unless the peer has withdrawn its request meanwhile. */
   refuse(event: CmEvent): void {
-    event.id.reject();
+    if (isPending(event)) event.id.reject();
     event.id.destroy();
     this.wake();
   }
@@ -263,7 +325,7 @@ export class CmDesk implements CmChannelUser, Disposable {
   }
 
   /** Internal. */
-  forget(link: CmLink): void {
+  forget(link: CmLink<LinkQueues>): void {
     this.links.delete(link.id);
   }
 
@@ -282,9 +344,14 @@ export class CmDesk implements CmChannelUser, Disposable {
     }
   }
 
-  private enter(id: CmId, queues: Queues, peer: string): CmLink {
+  private enter<Q extends LinkQueues>(
+    id: CmId,
+    queues: Q,
+    peer: string,
+    options: LinkOptions,
+  ): CmLink<Q> {
     try {
-      const link = new CmLink(this, id, queues, peer);
+      const link = new CmLink(this, id, queues, peer, options);
       this.links.set(id, link);
       return link;
     } catch (error) {
@@ -292,4 +359,14 @@ export class CmDesk implements CmChannelUser, Disposable {
       throw error;
     }
   }
+}
+
+/** A peer whose patience has ended withdraws its request. */
+function isPending({ id }: CmEvent): boolean {
+  return id.state === "REQ_RCVD" || id.state === "SIDR_REQ_RCVD";
+}
+
+function isWanted({ id }: CmEvent, { portSpace, from }: RequestFilter): boolean {
+  if (portSpace !== undefined && id.portSpace !== portSpace) return false;
+  return from === undefined || id.remoteAddress?.equals(from) === true;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The field's own test programs, spoken by farpage: wire-compatible with the stock ones.
 export { Area, type Piece, type Place, Poster, type Recipient } from "./area.js";
-export { CmDesk, CmLink } from "./cm-desk.js";
+export { CmDesk, CmLink, type LinkQueues } from "./cm-desk.js";
 export { CompletionReader, completionFailure } from "./completions.js";
 export { interruptible, type ToolEnvironment } from "./environment.js";
 export {

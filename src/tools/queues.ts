@@ -40,6 +40,11 @@ export class Queues implements Disposable {
     this.poster = new Poster(this.qp);
   }
 
+  /** Ends the waits for what has not completed by now. */
+  fail(error: unknown): void {
+    this.reader.fail(error);
+  }
+
   destroy(): void {
     this.qp.destroy();
     this.cq.destroy();

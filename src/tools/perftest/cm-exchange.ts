@@ -13,7 +13,7 @@ import {
 } from "../../verbs/index.js";
 import { CompletionReader, completionFailure } from "../completions.js";
 import type { ToolEnvironment } from "../environment.js";
-import type { CmConnection, CmDoor, CmLink, QpMaker } from "./cm-door.js";
+import { hangUp, type PerfLink, type QpMaker } from "./cm-links.js";
 import { Exchange } from "./exchange.js";
 import {
   decodePlaceBinary,
@@ -25,6 +25,7 @@ import {
 /** Messages are short and answered one by one; a few receives are plenty. */
 const SLOT_BYTES = 64;
 const RECEIVES = 4;
+const LEAVE_GRACE_MS = 1_000;
 
 /** This side's half of a conversation: memory, queues, and the queue pair when it is wanted. */
 export class CmExchangeEnd implements QpMaker {
@@ -54,6 +55,12 @@ export class CmExchangeEnd implements QpMaker {
     for (let slot = 1; slot <= RECEIVES; slot++) this.postReceive(qp, slot);
   }
 
+  /** All that a peer has said before its goodbye is here; acknowledgements may come a bit later. */
+  onGone(): void {
+    this.reader.fail(lostConnection());
+    setTimeout(() => this.sends.fail(lostConnection()), LEAVE_GRACE_MS).unref();
+  }
+
   postReceive(qp: QueuePair, slot: number): void {
     const wr = new RecvWorkRequest();
     wr.wrId = slot;
@@ -69,25 +76,21 @@ export class CmExchange extends Exchange {
   readonly remoteAddress: string;
   readonly lost: Promise<FarpageError>;
   protected readonly placeBytes = PLACE_BINARY_BYTES;
-  private readonly door: CmDoor;
-  private readonly link: CmLink;
-  private readonly qp: QueuePair;
+  private readonly link: PerfLink;
   private readonly end: CmExchangeEnd;
   private readonly wr = new SendWorkRequest();
 
-  constructor(door: CmDoor, connection: CmConnection, end: CmExchangeEnd, isClient: boolean) {
+  constructor(link: PerfLink, end: CmExchangeEnd, isClient: boolean) {
     super(isClient);
-    this.door = door;
-    this.link = connection.link;
-    this.qp = connection.qp;
+    this.link = link;
     this.end = end;
-    this.remoteAddress = String(this.link.id.remoteAddress);
-    this.lost = this.link.over.then(() => lostConnection());
+    this.remoteAddress = String(link.id.remoteAddress);
+    this.lost = link.over.then(lostConnection, lostConnection);
   }
 
   /** Whatever this side said last has been acknowledged. */
   async finish(): Promise<void> {
-    await this.door.hangUp(this.link);
+    await hangUp(this.link);
   }
 
   async leave(): Promise<void> {
@@ -95,7 +98,7 @@ export class CmExchange extends Exchange {
   }
 
   close(): void {
-    if (!this.link.id.isDestroyed) this.link.id.destroy();
+    this.link.destroy();
   }
 
   protected encodePlace(place: Place): Uint8Array {
@@ -113,7 +116,7 @@ export class CmExchange extends Exchange {
     this.wr.sgeCount = 1;
     const entry = { address: mr.address, length: bytes.length, lkey: mr.lkey };
     Object.assign(this.wr.sges[0] ?? {}, entry);
-    this.qp.postSend(this.wr);
+    this.link.queues.qp.postSend(this.wr);
     const wc = await sends.next();
     if (wc.status !== WC_STATUS.SUCCESS) throw completionFailure(wc, "a message to the peer");
   }
@@ -131,7 +134,7 @@ export class CmExchange extends Exchange {
       );
     }
     const bytes = memory.bytes.slice(wrId * SLOT_BYTES, wrId * SLOT_BYTES + length);
-    this.end.postReceive(this.qp, wrId);
+    this.end.postReceive(this.link.queues.qp, wrId);
     return bytes;
   }
 }

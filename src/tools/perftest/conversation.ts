@@ -4,10 +4,11 @@
 
 import { IpAddress } from "../../runtime/index.js";
 import type { ProtectionDomain } from "../../verbs/index.js";
+import { CmDesk } from "../cm-desk.js";
 import type { ToolEnvironment } from "../environment.js";
 import { SideChannel, SideListener } from "../side-channel.js";
-import { CmDoor } from "./cm-door.js";
 import { CmExchange, CmExchangeEnd } from "./cm-exchange.js";
+import { acceptPeer, connectPatiently, type PerfLink } from "./cm-links.js";
 import { type Exchange, TcpExchange } from "./exchange.js";
 import {
   CACHE_LINE_BYTES,
@@ -26,7 +27,7 @@ import { type PerfOptions, stockName } from "./options.js";
 export interface Conversation {
   readonly exchange: Exchange;
   /** By RDMA CM: the way to more connections with it. */
-  readonly door: CmDoor | null;
+  readonly desk: CmDesk | null;
   /** The local address that the peer knows, where it is one of the host's. */
   readonly local: IpAddress | null;
 }
@@ -75,7 +76,7 @@ async function awaitTcp(environment: ToolEnvironment, options: PerfOptions): Pro
   const channel = await listener.accept();
   return {
     exchange: new TcpExchange(channel, false),
-    door: null,
+    desk: null,
     local: ownAddress(environment, channel.localAddress),
   };
 }
@@ -93,7 +94,7 @@ async function connectTcp(
   });
   return {
     exchange: new TcpExchange(channel, true),
-    door: null,
+    desk: null,
     local: ownAddress(environment, channel.localAddress),
   };
 }
@@ -103,17 +104,17 @@ async function converseByCm(
   options: PerfOptions,
   pd: ProtectionDomain,
 ): Promise<Conversation> {
-  const door = new CmDoor(environment);
+  const desk = new CmDesk(environment);
   const end = new CmExchangeEnd(environment, pd);
   try {
-    const connection =
+    const link =
       options.server === null
-        ? await awaitCm(environment, options, door, end)
-        : await connectCm(environment, options, door, end);
-    const exchange = new CmExchange(door, connection, end, options.server !== null);
-    return { exchange, door, local: connection.link.id.localAddress };
+        ? await awaitCm(environment, options, desk, end)
+        : await connectCm(environment, options, desk, end);
+    const exchange = new CmExchange(link, end, options.server !== null);
+    return { exchange, desk, local: link.id.localAddress };
   } catch (error) {
-    door.close();
+    desk.close();
     throw error;
   }
 }
@@ -121,26 +122,27 @@ async function converseByCm(
 async function awaitCm(
   environment: ToolEnvironment,
   options: PerfOptions,
-  door: CmDoor,
+  desk: CmDesk,
   end: CmExchangeEnd,
-) {
-  const port = door.listen(options.port, "TCP");
-  if (options.connection === "UD") door.listen(port, "UDP");
+): Promise<PerfLink> {
+  const { port } = desk.listen({ port: options.port });
+  if (options.connection === "UD") desk.listen({ port, portSpace: "UDP" });
   tellListening(environment, options, port);
-  return door.accept(await door.request("TCP", { isPatient: true }), end, options.ackTimeout);
+  return acceptPeer(desk, await desk.request({ portSpace: "TCP" }), end, options.ackTimeout);
 }
 
 function connectCm(
   environment: ToolEnvironment,
   options: PerfOptions,
-  door: CmDoor,
+  desk: CmDesk,
   end: CmExchangeEnd,
-) {
+): Promise<PerfLink> {
   const destination = IpAddress.parse(options.server ?? "");
-  const target = { source: sourceFor(environment, destination), destination, port: options.port };
+  const source = sourceFor(environment, destination);
+  const target = { portSpace: "TCP", source, destination, port: options.port } as const;
   const { ackTimeout } = options;
   const depths = { responderResources: 0, initiatorDepth: 0, ackTimeout };
-  return door.connect("TCP", target, end, depths);
+  return connectPatiently(environment, desk, target, end, depths);
 }
 
 function tellListening(environment: ToolEnvironment, options: PerfOptions, port: number): void {

@@ -80,6 +80,34 @@ describe("a perftest server", () => {
   );
 });
 
+describe("a perftest server by RDMA CM", () => {
+  it.each([
+    ["ib_write_bw, which only waits", "write", "bw"],
+    ["ib_send_bw, which receives", "send", "bw"],
+    ["ib_write_lat, which takes turns", "write", "lat"],
+  ] as const)(
+    "%s: its client leaves in the test → an error that says so",
+    async (_, verb, kind) => {
+      await using there = await Stage.open(loopback(2));
+      await using here = await Stage.open(loopback(3));
+      const long = { verb, kind, cm: true, iterations: 1_000_000 } as const;
+      const { served, port } = await serve(there, long);
+      const client = runPerftest(here.environment, {
+        ...optionsOf(long),
+        port,
+        server: loopback(2),
+      });
+      client.catch(() => {});
+      await there.heard("connected");
+      here.interrupt();
+      await expect(client).rejects.toMatchObject({ code: "EINTR" });
+      await expect(served).rejects.toMatchObject({
+        code: expect.stringMatching(/^(ECONNRESET|RETRY_EXC_ERR)$/),
+      });
+    },
+  );
+});
+
 describe("a perftest client", () => {
   it("nobody there → ECONNREFUSED, by TCP and by RDMA CM", async () => {
     await using there = await Stage.open(loopback(2));

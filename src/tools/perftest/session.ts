@@ -17,12 +17,13 @@ import {
   WC_STATUS,
   WR_OPCODE,
 } from "../../verbs/index.js";
+import type { CmDesk } from "../cm-desk.js";
 import { CompletionReader, completionFailure } from "../completions.js";
 import type { ToolEnvironment } from "../environment.js";
 import { bringUpRc, bringUpUd } from "../queue-pairs.js";
-import type { CmConnection, CmDoor, QpMaker } from "./cm-door.js";
+import { acceptPeer, connectPatiently, hangUp, type PerfLink, type QpMaker } from "./cm-links.js";
 import { type Agreement, agree, type Conversation, converse } from "./conversation.js";
-import type { Exchange } from "./exchange.js";
+import { type Exchange, SETUP_TIMEOUT_MS } from "./exchange.js";
 import { PLACE_BINARY_BYTES, type Place } from "./messages.js";
 import type { PerfOptions } from "./options.js";
 
@@ -47,9 +48,9 @@ export class Session implements Disposable {
   readonly memory: Memory;
   readonly mr: MemoryRegion;
   readonly spanBytes: number;
-  private readonly door: CmDoor | null;
+  private readonly desk: CmDesk | null;
   private readonly candidates: readonly IpAddress[];
-  private connection: CmConnection | null = null;
+  private link: PerfLink | null = null;
   private queuePair: QueuePair | null = null;
   private own: Place | null = null;
   private remotePlace: Place | null = null;
@@ -68,7 +69,7 @@ export class Session implements Disposable {
     this.options = options;
     this.pd = pd;
     this.exchange = conversation.exchange;
-    this.door = conversation.door;
+    this.desk = conversation.desk;
     this.agreement = agreement;
     const { addresses } = environment.host.stack;
     const { local } = conversation;
@@ -99,7 +100,7 @@ export class Session implements Disposable {
       return session;
     } catch (error) {
       conversation.exchange.close();
-      conversation.door?.close();
+      conversation.desk?.close();
       throw error;
     }
   }
@@ -157,21 +158,19 @@ export class Session implements Disposable {
 
   /** The test is over and the peer knows. */
   async finish(): Promise<void> {
-    if (this.connection !== null) await this.door?.hangUp(this.connection.link);
+    if (this.link !== null) await hangUp(this.link);
     await this.exchange.finish();
   }
 
   /** The same where perftest has no last words: lets the peer go first. */
   async leave(): Promise<void> {
-    if (this.connection !== null) {
-      await this.door?.hangUp(this.connection.link, { afterPeer: !this.isClient });
-    }
+    if (this.link !== null) await hangUp(this.link, { afterPeer: !this.isClient });
     await this.exchange.leave();
   }
 
   close(): void {
     this.exchange.close();
-    this.door?.close();
+    this.desk?.close();
     this.pd.context.close();
     this.environment.host.wake();
   }
@@ -181,8 +180,8 @@ export class Session implements Disposable {
   }
 
   private async connect(): Promise<void> {
-    if (this.door === null) this.queuePair = this.createQp();
-    else await this.connectByCm(this.door);
+    if (this.desk === null) this.queuePair = this.createQp();
+    else await this.connectByCm(this.desk);
     const theirs = await this.exchange.swapPlace(
       this.isClient
         ? this.place(this.addressFor(null))
@@ -191,7 +190,7 @@ export class Session implements Disposable {
     const own = this.own as Place;
     if (theirs.gid.family !== own.gid.family) throw otherFamily(own.gid, theirs.gid);
     this.remotePlace = theirs;
-    if (this.door === null) this.bringUp(own, theirs);
+    if (this.desk === null) this.bringUp(own, theirs);
     // Twice more, as perftest does: when the queue pairs are up, and when it has printed them.
     await this.meet();
     await this.meet();
@@ -236,7 +235,7 @@ export class Session implements Disposable {
     });
   }
 
-  private async connectByCm(door: CmDoor): Promise<void> {
+  private async connectByCm(desk: CmDesk): Promise<void> {
     const { exchange, options, environment } = this;
     const nowhere = new Uint8Array(PLACE_BINARY_BYTES);
     const hasIntroduction = options.connection === "UD" && needsIntroduction(options);
@@ -245,37 +244,41 @@ export class Session implements Disposable {
       prepare: (qp) => {
         if (hasIntroduction && !this.isClient) qp.postRecv(this.receive());
       },
+      // The tests themselves hear that the conversation is over.
+      onGone: () => {},
     };
     await exchange.swap(nowhere);
-    const connection = this.isClient
-      ? await this.askForConnection(door, maker)
-      : await this.awaitConnection(door, maker);
-    this.connection = connection;
-    this.queuePair = connection.qp;
+    const link = this.isClient
+      ? await this.askForConnection(desk, maker)
+      : await this.awaitConnection(desk, maker);
+    this.link = link;
+    this.queuePair = link.queues.qp;
     environment.host.wake();
-    if (options.connection === "UD") this.aimDatagrams(connection);
+    if (options.connection === "UD") this.aimDatagrams(link);
     if (hasIntroduction) await (this.isClient ? this.introduce() : this.hearIntroduction());
     await exchange.swap(nowhere);
   }
 
-  private awaitConnection(door: CmDoor, maker: QpMaker): Promise<CmConnection> {
-    const from = IpAddress.parse(this.exchange.remoteAddress);
-    const portSpace = this.options.connection === "UD" ? "UDP" : "TCP";
-    return door
-      .request(portSpace, { from })
-      .then((event) => door.accept(event, maker, this.options.ackTimeout));
+  private async awaitConnection(desk: CmDesk, maker: QpMaker): Promise<PerfLink> {
+    const { connection, ackTimeout } = this.options;
+    const event = await desk.request({
+      portSpace: connection === "UD" ? "UDP" : "TCP",
+      from: IpAddress.parse(this.exchange.remoteAddress),
+      timeoutMs: SETUP_TIMEOUT_MS,
+    });
+    return acceptPeer(desk, event, maker, ackTimeout);
   }
 
-  private askForConnection(door: CmDoor, maker: QpMaker): Promise<CmConnection> {
+  private askForConnection(desk: CmDesk, maker: QpMaker): Promise<PerfLink> {
     const { options, agreement } = this;
-    const source = this.candidates[0] as IpAddress;
     const target = {
-      source,
+      portSpace: options.connection === "UD" ? "UDP" : "TCP",
+      source: this.candidates[0] as IpAddress,
       destination: IpAddress.parse(this.exchange.remoteAddress),
       port: options.port,
-    };
+    } as const;
     const depth = isAnswered(options) ? options.outReads : 0;
-    return door.connect(options.connection === "UD" ? "UDP" : "TCP", target, maker, {
+    return connectPatiently(this.environment, desk, target, maker, {
       responderResources: depth,
       initiatorDepth: depth,
       ackTimeout: options.ackTimeout,
@@ -283,13 +286,12 @@ export class Session implements Disposable {
     });
   }
 
-  private aimDatagrams(connection: CmConnection): void {
-    const { id, remoteQpn, remoteQkey } = connection.link;
+  private aimDatagrams({ id, queues, established }: PerfLink): void {
     const { remoteAddress } = id;
     if (remoteAddress === null) return;
     this.destination = this.pd.createAh({ port: id.devicePort, destination: remoteAddress });
-    this.remoteQpn = remoteQpn;
-    this.remoteQkey = this.isClient ? remoteQkey : connection.qp.queryQp().qkey;
+    this.remoteQpn = established?.remoteQpn ?? 0;
+    this.remoteQkey = established?.remoteQkey ?? queues.qp.queryQp().qkey;
   }
 
   /** UD by RDMA CM tells the server nothing of the client's queue pair: a first datagram does. */
@@ -312,7 +314,7 @@ export class Session implements Disposable {
 
   private async hearIntroduction(): Promise<void> {
     const reader = new CompletionReader(this.environment, this.recvCq);
-    const wc = await reader.next({ timeoutMs: 60_000 });
+    const wc = await reader.next({ timeoutMs: SETUP_TIMEOUT_MS });
     if (wc.status !== WC_STATUS.SUCCESS) throw completionFailure(wc, "the introduction");
     this.remoteQpn = wc.immediate & 0xff_ffff;
   }
