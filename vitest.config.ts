@@ -24,6 +24,7 @@ export default defineConfig({
           name: "pure",
           include: ["src/**/*.test.ts", "test/**/*.test.ts"],
           exclude: REAL_SOCKETS,
+          benchmark: { include: ["src/**/*.bench.ts"] },
           maxWorkers: 2,
           sequence: { groupOrder: 0 },
         },
@@ -33,6 +34,7 @@ export default defineConfig({
         test: {
           name: "sockets",
           include: REAL_SOCKETS,
+          benchmark: { include: [] },
           fileParallelism: false,
           sequence: { groupOrder: 1 },
         },

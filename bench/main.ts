@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// `npm run bench -- [rdma|block]... [--rounds N] [--json FILE] [--backend B]`
+// `npm run bench -- [rdma|block|secure]... [--rounds N] [--json FILE] [--backend B]`
 
 import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { blockComparisons } from "./block.js";
 import { type Comparison, compare, type Row, table } from "./ratio.js";
 import { rdmaComparisons } from "./rdma.js";
+import { secureComparisons } from "./secure.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -18,7 +19,7 @@ const { values, positionals } = parseArgs({
   },
 });
 const rounds = Number(values.rounds);
-const groups = positionals.length === 0 ? ["rdma", "block"] : positionals;
+const groups = positionals.length === 0 ? ["rdma", "block", "secure"] : positionals;
 const machine = {
   cpu: cpus()[0]?.model ?? "unknown",
   cores: cpus().length,
@@ -37,8 +38,12 @@ async function measure(comparisons: readonly Comparison[]): Promise<void> {
 }
 
 if (groups.includes("rdma")) await measure(rdmaComparisons(values.backend));
-if (groups.includes("block")) {
-  const { comparisons, close } = await blockComparisons(values.backend);
+for (const [group, prepare] of [
+  ["block", blockComparisons],
+  ["secure", secureComparisons],
+] as const) {
+  if (!groups.includes(group)) continue;
+  const { comparisons, close } = await prepare(values.backend);
   try {
     await measure(comparisons);
   } finally {
