@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// How a server keeps what it has checked from changing: it closes the chunk to the peer and opens it
-// again under a fresh key, or it copies the data to where the peer can't reach it. The size at which
-// the two rows cost the same is where one becomes cheaper than the other.
+// How a server keeps what it has checked from changing: it closes the chunk to the peer and opens
+// it again under a fresh key, or it copies the data to where the peer can't reach it. The size at
+// which the two rows cost the same is where one becomes cheaper than the other.
 
 import { bench, describe } from "vitest";
 import type { MemoryRegion } from "../verbs/index.js";
