@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+
+export { formatAddress, parseAddress } from "./address.js";
+export { CLASS_NAMES } from "./class-names.js";
 export {
   type Fact,
   isKnown,
@@ -9,6 +12,9 @@ export {
   type Unknown,
 } from "./fact.js";
 export { type PciId, PciIds } from "./ids.js";
+export { bytesPerSecond } from "./links.js";
+export { p2pPath, p2pVerdict } from "./path.js";
+export { readTopology } from "./read.js";
 export {
   NOTICES_MAX,
   type Notice,
@@ -16,6 +22,7 @@ export {
   type ParseReport,
   type SourceKind,
 } from "./report.js";
+export { KERNEL_RELEASES, NEWEST_KERNEL, type PathErrorCode } from "./rules.js";
 export {
   type FileSource,
   type FolderEntry,

@@ -68,7 +68,7 @@ export const ACS = {
 
 /** A base address register, or one VF BAR of an SR-IOV PF. */
 export interface Bar {
-  /** 0..5; 6 is the ROM. */
+  /** 0..5. */
   readonly index: number;
   readonly kind: "memory" | "io";
   /** 32 or 64 bit decoding; 16 or 32 for I/O is not told. */
@@ -208,6 +208,8 @@ export interface Cpu {
   readonly family: Fact<number>;
   readonly model: Fact<string>;
   readonly architecture: Fact<Architecture>;
+  /** AMD of family 17h or later: the kernel's CPU rule. Known more often than the family. */
+  readonly isAmdZen: Tri;
   /** What the above rests on, in words; null where all is unknown. */
   readonly evidence: string | null;
 }

@@ -152,7 +152,10 @@ export interface P2pPath {
   readonly common: Fact<Address | null>;
   /** From the provider up to the common function (or its root), down to the client. */
   readonly hops: readonly Hop[];
-  /** Ports known to redirect, in the kernel's order: provider's side upward, then the client's. */
+  /**
+   * Ports known to redirect this pair, in the kernel's order: provider's side upward, then the
+   * client's. Empty where the two ways don't meet: no port matters then (`hops` shows them all).
+   */
   readonly redirectPorts: readonly Address[];
   /** Ports on the way of which it isn't known. */
   readonly maybeRedirectPorts: readonly Address[];

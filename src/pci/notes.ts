@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+// Where hardware is known to do otherwise than the rule says, and what else decides how well it
+// goes. Facts from the kernel's quirks and from measurements that the documentation names.
+
+import { UNKNOWN } from "./fact.js";
+import { hasWideAcs } from "./host-bridges.js";
+import { KERNEL_LIST_MAX } from "./kernel-log.js";
+import type { Judgement } from "./path.js";
+import { ACS, type PciFunction } from "./topology.js";
+
+/** A BAR of this size is what GPUs show without resizable BARs. */
+const SMALL_WINDOW = 256n << 20n;
+
+export function notesOf(judged: Judgement): readonly string[] {
+  const notes: string[] = [];
+  portNotes(judged, notes);
+  if (judged.mapType === "THRU_HOST_BRIDGE") hostRouteNotes(judged, notes);
+  providerNotes(judged.provider, notes);
+  if (judged.walk.common !== null && judged.walk.redirecting.length > KERNEL_LIST_MAX) {
+    notes.push("the kernel's own list of ports ends after nine: its line has 128 bytes");
+  }
+  if (judged.hostBridge.cpuReason.includes("HygonGenuine")) notes.push(judged.hostBridge.cpuReason);
+  if (involvesNvidia(judged)) {
+    notes.push(
+      "NVIDIA's proprietary driver doesn't ask the kernel about pairs of its own GPUs: " +
+        "it has its own list of chipsets",
+    );
+  }
+  return notes;
+}
+
+function portNotes(judged: Judgement, notes: string[]): void {
+  const { walk, topology, client } = judged;
+  const hasTranslation = client.ats !== UNKNOWN && client.ats?.isEnabled === true;
+  for (const { address, acsControl } of walk.hops) {
+    const one = topology.functions.get(address);
+    if (one === undefined) continue;
+    if (one.vendorId !== UNKNOWN && one.deviceId !== UNKNOWN) {
+      if (hasWideAcs(one.vendorId, one.deviceId)) {
+        notes.push(
+          `${address} is a PCH port that keeps its ACS words in another form: lspci and ` +
+            "the kernel's check read it as all off, whatever it does",
+        );
+      }
+    }
+    if (acsControl === UNKNOWN || acsControl === null) continue;
+    if ((acsControl & ACS.REDIRECT_MASK) === ACS.EGRESS_CONTROL) {
+      notes.push(
+        `${address} has only egress control on: its vector may let the pair pass, but ` +
+          "the kernel takes it for redirection",
+      );
+    }
+    if (hasTranslation) translationNotes(address, acsControl, notes);
+  }
+}
+
+function translationNotes(address: string, control: number, notes: string[]): void {
+  const isRedirecting = (control & ACS.REDIRECT_MASK) !== 0;
+  if (isRedirecting && (control & ACS.DIRECT_TRANSLATED) !== 0) {
+    notes.push(
+      `${address} lets translated requests pass directly, and the client has ATS on: it ` +
+        "may go direct although the verdict doesn't count on it",
+    );
+  }
+  if ((control & ACS.TRANSLATION_BLOCKING) !== 0) {
+    notes.push(`${address} blocks translated requests, and the client has ATS on`);
+  }
+}
+
+function hostRouteNotes(judged: Judgement, notes: string[]): void {
+  notes.push(
+    "over a host bridge reads are much slower than writes; let the writer push, with " +
+      "relaxed ordering on",
+  );
+  if (judged.walk.common !== null && judged.walk.common !== UNKNOWN) {
+    notes.push("redirected bytes cross the links above the common port twice, up and down");
+  }
+  const { roots, isSameRootBus } = judged.hostBridge;
+  if (isSameRootBus === false && roots.some((root) => root.vendorId === 0x8086)) {
+    notes.push("between sockets of older Xeons throughput is known to be far below the links'");
+  }
+}
+
+function providerNotes(provider: PciFunction, notes: string[]): void {
+  if (provider.bars === UNKNOWN) return;
+  const memory = provider.bars.filter((bar) => bar.kind === "memory" && bar.cpuAddress !== null);
+  if (memory.length === 0) {
+    notes.push(`${provider.address} has no memory BAR: it has nothing to offer to others`);
+    return;
+  }
+  const isDisplay = provider.class !== UNKNOWN && provider.class >> 8 === 0x03;
+  const big = memory.filter((bar) => bar.isPrefetchable === true && bar.size !== UNKNOWN);
+  const most = big.reduce((best, bar) => {
+    const size = bar.size === UNKNOWN ? 0n : bar.size;
+    return size > best ? size : best;
+  }, 0n);
+  if (isDisplay && most === SMALL_WINDOW) {
+    notes.push(
+      `${provider.address} shows 256 MiB of its memory: a resizable BAR that is off hides the rest`,
+    );
+  }
+}
+
+function involvesNvidia(judged: Judgement): boolean {
+  const isGpu = (one: PciFunction) =>
+    one.vendorId === 0x10de && one.class !== UNKNOWN && one.class >> 8 === 0x03;
+  return isGpu(judged.client) && isGpu(judged.provider) && judged.client !== judged.provider;
+}
