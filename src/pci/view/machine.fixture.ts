@@ -100,6 +100,7 @@ export function makeTopology(specs: readonly FunctionSpec[]): Topology {
       family: UNKNOWN,
       model: UNKNOWN,
       architecture: UNKNOWN,
+      isAmdZen: UNKNOWN,
       evidence: null,
     },
     iommu: { isEnabled: UNKNOWN, isTranslating: UNKNOWN },
