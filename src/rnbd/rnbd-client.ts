@@ -18,6 +18,7 @@ import {
 import {
   type ClientRequest,
   RtrsClient,
+  type RtrsClientPath,
   type RtrsClientUser,
   type RtrsEnvironment,
 } from "../rtrs/index.js";
@@ -48,14 +49,16 @@ interface Admin {
 
 const TRANSFER_BYTES_MAX = 32 << 20;
 const REOPEN_DELAY_NS = 1e9;
-/** Room for the response of one admin request; there is one at a time. */
 const ADMIN_BYTES = 4096;
 
 export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
-  /** The session is up, for the first time or again; it is lost, and will be tried again. */
+  /** The session is up, for the first time or again; it is lost, and is tried again. */
   onUp: (() => void) | null = null;
   onDown: (() => void) | null = null;
-  /** The session has failed for good: every open and every I/O fails. */
+  /** A path takes requests, or takes none any more. */
+  onPathUp?: (path: RtrsClientPath) => void;
+  onPathDown?: (path: RtrsClientPath) => void;
+  /** The session has failed for good. */
   onFailed: ((error: FarpageError) => void) | null = null;
   /** A device that was open is refused: asked for anew each second, unless it is CLOSED now. */
   onRefused: ((device: RnbdDevice, error: FarpageError) => void) | null = null;
@@ -85,7 +88,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   private flowing = false;
   private failure: FarpageError | null = null;
   private closing = false;
-  /** RTRS has been told to close; and has, so that the memory is given back. */
+  /** RTRS has been told to close; and has: the memory is given back. */
   private ended = false;
   private freed = false;
   private nowNs = 0;
@@ -147,9 +150,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.memories.add(memory);
   }
 
-  /** Preconditions: no request in flight names `memory`. */
+  /** Preconditions: no request in flight names it. A session that has ended gave all back. */
   unregisterMemory(memory: Memory): void {
-    // A session that has ended has given all back.
     if (this.memories.delete(memory) && !this.ended) this.rtrs.unregisterMemory(memory);
   }
 
@@ -328,9 +330,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     else device.onCommandDone(context, errno);
   }
 
-  onPermitAvailable(): void {
-    // `pump` sends after it has pumped RTRS, which is what calls this.
-  }
+  /** `pump` sends after it has pumped RTRS, which is what calls this. */
+  onPermitAvailable(): void {}
 
   // --------------------------------------------------------------------- SESS_INFO, OPEN, CLOSE
 
@@ -346,7 +347,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.adminStarves = false;
     if (this.failure !== null) this.failOpens(this.failure);
     if (!this.isUp || this.ended || this.admin !== null) return;
-    // After the loss of several paths it also makes the server be through with what they left.
+    // It also makes the server be through with what several lost paths have left.
     if (!this.infoDone || (!this.flowing && this.rtrs.unsettledCount > 0)) {
       this.sendAdmin({ kind: "SESS_INFO", device: null });
       return;
@@ -402,13 +403,13 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     }
   }
 
+  /** Linux's server doesn't insist on SESS_INFO; neither does farpage on its success. */
   private finishAdmin(request: ClientRequest): void {
     const { kind, device } = this.admin as Admin;
     const { errno } = request;
     this.admin = null;
     this.adminDue = true;
     this.rtrs.release(request);
-    // Linux's server doesn't insist on SESS_INFO; neither does farpage on its success.
     if (kind === "SESS_INFO") this.infoDone = this.isUp;
     else if (kind === "OPEN") this.finishOpen(device as RnbdDevice, errno);
     else if (device?.state === "CLOSING") this.forget(device);

@@ -19,6 +19,7 @@ export {
   type PacketGate,
   type PacketObserver,
   type PathFaults,
+  portName,
   QUIET_PATH,
   SimNetwork,
 } from "./sim-network.js";

@@ -7,7 +7,7 @@ import { closeSync, openSync, writeSync } from "node:fs";
 import { expect, it } from "vitest";
 import { PcapWriter } from "./pcap-writer.js";
 import { System, type SystemReport } from "./system.js";
-import { drawConfig, LONG_SCALE, SMOKE_SCALE } from "./system-config.js";
+import { configOf, LONG_SCALE, SMOKE_SCALE } from "./system-config.js";
 
 const options = process.env;
 const seed = Number(options["FARPAGE_SIM_SEED"] ?? "1");
@@ -17,7 +17,7 @@ const pcapPath = options["FARPAGE_SIM_PCAP"];
 
 /** Runs the seed with whatever recorders are wanted; they don't change the run. */
 function replay(): SystemReport {
-  const config = drawConfig(seed, scale);
+  const config = configOf(seed, scale);
   console.log(JSON.stringify(config, null, 2));
   const traceFile = tracePath === undefined ? -1 : openSync(tracePath, "w");
   const trace = traceFile < 0 ? {} : { trace: (line: string) => writeSync(traceFile, `${line}\n`) };

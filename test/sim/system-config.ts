@@ -2,6 +2,7 @@
 // A seed is a whole configuration: sizes, depths, modes, faults and what goes wrong when.
 
 import { ERRNO, type Random, randomBelow, SeededRandom } from "../../src/base/index.js";
+import { RTRS_PATH_POLICIES, type RtrsPathPolicy } from "../../src/rtrs/index.js";
 import type { DiskFaults, PathFaults } from "../../src/sim/index.js";
 
 const MICROSECOND = 1_000;
@@ -10,7 +11,9 @@ const SECOND = 1_000 * MILLISECOND;
 
 /** Something that happens to the system at a time. */
 export interface Mishap {
-  readonly kind: "partition" | "half-partition" | "kill" | "crash";
+  readonly kind: "partition" | "half-partition" | "cut" | "half-cut" | "kill" | "crash";
+  /** Of a cut: which path; default the first. */
+  readonly path?: number;
   /** From the start of the workload. */
   readonly atNs: number;
   /** How long until it is over (the network whole, the server started again). */
@@ -34,6 +37,9 @@ export interface SystemConfig {
   readonly queueDepth: number;
   readonly chunkBytes: number;
   readonly connectionCount: number;
+  /** Addresses of each host; the session has a path between each two of the same index. */
+  readonly pathCount: number;
+  readonly policy: RtrsPathPolicy;
   readonly alwaysInvalidate: boolean;
   readonly clientInvalidates: boolean;
   readonly remoteInvalidates: boolean;
@@ -90,6 +96,8 @@ export function drawConfig(seed: number, scale: ConfigScale): SystemConfig {
     queueDepth: pick(random, [1, 4, 16, 64, 100]),
     chunkBytes: pick(random, [8192, 16_384, 131_072]),
     connectionCount: pick(random, [1, 1, 2, 4]),
+    pathCount: 1,
+    policy: "min-inflight",
     alwaysInvalidate: randomBelow(random, 3) > 0,
     clientInvalidates: randomBelow(random, 3) > 0,
     heartbeatIntervalNs: pick(random, [100 * MILLISECOND, SECOND, 5 * SECOND]),
@@ -101,6 +109,49 @@ export function drawConfig(seed: number, scale: ConfigScale): SystemConfig {
     thinkNsMax: pick(random, [0, 100 * MICROSECOND, 20 * MILLISECOND]),
     mishaps: drawMishaps(random.fork("mishaps"), scale.faultyNsMax),
     remoteInvalidates: randomBelow(random, 2) === 0,
+  };
+}
+
+/** From this seed on sessions have several paths. */
+export const PATHS_SEED_FIRST = 10_000;
+
+/** The configuration that a seed stands for, whatever kind of run it belongs to. */
+export function configOf(seed: number, scale: ConfigScale): SystemConfig {
+  const config = drawConfig(seed, scale);
+  return seed < PATHS_SEED_FIRST ? config : withPaths(config, scale);
+}
+
+/**
+ * Two paths or three; one is cut while requests are in flight, and in every other run that is not
+ * all that happens.
+ */
+function withPaths(config: SystemConfig, scale: ConfigScale): SystemConfig {
+  const random = new SeededRandom(config.seed).fork("paths");
+  const pathCount = pick(random, [2, 2, 2, 3]);
+  const cut = (atNs: number): Mishap => ({
+    kind: pick(random, ["cut", "cut", "half-cut"] as const),
+    path: randomBelow(random, pathCount),
+    atNs,
+    durationNs: pick(random, [1, 1000, 8000, 8000, 20_000]) * MILLISECOND,
+  });
+  const first = cut(1 + randomBelow(random, pick(random, [2, 20, 200]) * MILLISECOND));
+  const mishaps = [first];
+  let atNs = first.atNs + first.durationNs;
+  for (let count = config.seed % 2 === 0 ? 0 : 1 + randomBelow(random, 3); count > 0; count--) {
+    atNs += 1 + randomBelow(random, pick(random, [5, 500, 5000]) * MILLISECOND);
+    const kind = pick(random, ["cut", "cut", "partition", "kill", "crash"] as const);
+    const durationNs = 1 + randomBelow(random, pick(random, [1, 100, 4000]) * MILLISECOND);
+    const mishap = kind === "cut" ? cut(atNs) : { kind, atNs, durationNs };
+    if (atNs + mishap.durationNs > 2 * scale.faultyNsMax) break;
+    mishaps.push(mishap);
+    atNs += mishap.durationNs;
+  }
+  return {
+    ...config,
+    pathCount,
+    policy: pick(random, RTRS_PATH_POLICIES),
+    thinkNsMax: pick(random, [100 * MICROSECOND, 2 * MILLISECOND, 20 * MILLISECOND]),
+    mishaps,
   };
 }
 

@@ -6,9 +6,10 @@
 import { assert, ERRNO, type FarpageError, IpAddress, type Memory } from "../../src/base/index.js";
 import { type BlockFile, FileDevice } from "../../src/block/index.js";
 import { RNBD_ACCESS, RnbdClient, RnbdServer } from "../../src/rnbd/index.js";
-import { RtrsServer } from "../../src/rtrs/index.js";
+import { RtrsClient, RtrsServer } from "../../src/rtrs/index.js";
 import {
   type NetworkCounters,
+  portName,
   SimDisk,
   type SimHost,
   type SimLink,
@@ -25,6 +26,8 @@ import type { Mishap, SystemConfig } from "./system-config.js";
 const SECOND = 1_000_000_000;
 /** Virtual time in which a sound network must bring everything to its end. */
 const PROGRESS_NS = 300 * SECOND;
+const NETS_V4 = ["192.0.2.", "198.51.100.", "203.0.113."];
+const NETS_V6 = ["2001:db8::", "2001:db8:1::", "2001:db8:2::"];
 const CLIENT = "client";
 const SERVER = "server";
 
@@ -41,6 +44,8 @@ export interface SystemReport {
   readonly traceHash: string;
   readonly requests: number;
   readonly failed: number;
+  /** Requests that went on by another path. */
+  readonly failedOver: number;
   readonly turns: number;
   readonly virtualNs: number;
   readonly network: Readonly<NetworkCounters>;
@@ -61,11 +66,17 @@ export class System {
   readonly server: SimHost;
   readonly volumes: SimVolume[];
   rnbdClient: RnbdClient;
+  /** The client's. */
+  session!: RtrsClient;
   clientStack: SimStack;
   serverStack: SimStack;
   restarts = 0;
   private readonly options: SystemOptions;
-  private readonly addresses: { readonly client: IpAddress; readonly server: IpAddress };
+  /** A path is between two of the same index. */
+  private readonly addresses: {
+    readonly client: readonly IpAddress[];
+    readonly server: readonly IpAddress[];
+  };
 
   constructor(config: SystemConfig, options: SystemOptions = {}) {
     this.config = config;
@@ -75,8 +86,10 @@ export class System {
       checkEvery: options.checkEvery ?? 64,
       ...(options.trace === undefined ? {} : { trace: options.trace }),
     });
-    const text = config.family === 4 ? "192.0.2." : "2001:db8::";
-    this.addresses = { client: IpAddress.parse(`${text}1`), server: IpAddress.parse(`${text}2`) };
+    const nets = config.family === 4 ? NETS_V4 : NETS_V6;
+    const of = (host: number) =>
+      nets.slice(0, config.pathCount).map((net) => IpAddress.parse(`${net}${host}`));
+    this.addresses = { client: of(1), server: of(2) };
     this.client = this.addHost(CLIENT, this.addresses.client, undefined);
     this.server = this.addHost(SERVER, this.addresses.server, options.decorateServer);
     this.world.network.corruptionFilter = detectableCorruption();
@@ -132,6 +145,7 @@ export class System {
       traceHash: this.world.traceHash,
       requests: workloads.reduce((sum, workload) => sum + workload.completedCount, 0),
       failed: workloads.reduce((sum, workload) => sum + workload.failedCount, 0),
+      failedOver: this.session.paths.reduce((sum, path) => sum + path.counters.failedOver, 0),
       turns: this.world.turnCount,
       virtualNs: this.world.clock.nowNs,
       network: { ...this.world.network.counters },
@@ -150,12 +164,12 @@ export class System {
 
   private addHost(
     name: string,
-    address: IpAddress,
+    addresses: readonly IpAddress[],
     decorate: ((link: SimLink) => Link) | undefined,
   ): SimHost {
     const { linkMtu, gro, receiveBufferBytes, stallRate, pauseRate, pauseNsMax } = this.config;
     return this.world.addHost(name, {
-      addresses: [address],
+      addresses,
       mtu: linkMtu,
       gro,
       receiveBufferBytes,
@@ -202,13 +216,22 @@ export class System {
 
   private startClient(): RnbdClient {
     const { config } = this;
-    const client = new RnbdClient(this.clientStack.environment, {
+    const { environment } = this.clientStack;
+    const options = {
       sessionName: `sim-${config.seed}`,
-      paths: [{ source: this.addresses.client, destination: this.addresses.server }],
+      paths: this.addresses.client.map((source, index) => ({
+        source,
+        destination: this.addresses.server[index] as IpAddress,
+      })),
+      policy: config.policy,
       connectionCount: config.connectionCount,
       invalidate: config.clientInvalidates,
       remoteInvalidate: config.remoteInvalidates,
       heartbeatIntervalNs: config.heartbeatIntervalNs,
+    };
+    const client = new RnbdClient(environment, options, (user) => {
+      this.session = new RtrsClient(environment, options, user);
+      return this.session;
     });
     client.onFailed = (error) => {
       throw new Error(`the session has given up: ${error.message}`, { cause: error });
@@ -256,27 +279,29 @@ export class System {
     return memory;
   }
 
-  private schedule({ kind, atNs, durationNs }: Mishap): void {
+  private schedule({ kind, path = 0, atNs, durationNs }: Mishap): void {
     const { world } = this;
-    const { network } = world;
+    const isRestart = kind === "kill" || kind === "crash";
     world.after(atNs, kind, () => {
-      switch (kind) {
-        case "partition":
-          network.partition(CLIENT, SERVER);
-          network.partition(SERVER, CLIENT);
-          break;
-        case "half-partition":
-          if (atNs % 2 === 0) network.partition(CLIENT, SERVER);
-          else network.partition(SERVER, CLIENT);
-          break;
-        default:
-          this.stopServer(kind === "crash");
+      if (isRestart) this.stopServer(kind === "crash");
+      else if (kind === "cut" || kind === "half-cut") this.cut(path, kind === "half-cut", atNs);
+      else {
+        const isHalf = kind === "half-partition";
+        for (let i = 0; i < this.config.pathCount; i++) this.cut(i, isHalf, atNs);
       }
     });
     world.after(atNs + durationNs, `end of ${kind}`, () => {
-      if (kind === "partition" || kind === "half-partition") network.heal();
-      else this.restartServer();
+      if (isRestart) this.restartServer();
+      else world.network.heal();
     });
+  }
+
+  /** Loses what is sent by a path from now on; one way only by half, which way is `moment`'s. */
+  private cut(path: number, isHalf: boolean, moment: number): void {
+    const { network } = this.world;
+    const [client, server] = [portName(CLIENT, path), portName(SERVER, path)];
+    if (!isHalf || moment % 2 === 0) network.partition(client, server);
+    if (!isHalf || moment % 2 === 1) network.partition(server, client);
   }
 
   /** The server's process dies; with `isCrash` its whole machine does, and its caches. */
