@@ -7,6 +7,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { runAttach } from "./attach.js";
 import { runBench } from "./bench.js";
+import { addP2pCommands } from "./p2p-commands.js";
 import { runPerf } from "./perf.js";
 import { ignoreBrokenPipe, Reporter } from "./reporter.js";
 import { runServe } from "./serve.js";
@@ -173,6 +174,7 @@ common(program.command("perf"))
   );
 
 addToolCommands({ program, common, collect, run });
+addP2pCommands({ program, collect, run });
 program
   .command("trace")
   .description("what a running instance sends and receives, as pcapng for tshark and Wireshark")

@@ -41,6 +41,7 @@ export {
   type TraceControlRequest,
   type TraceResult,
 } from "./observe/index.js";
+export { type PciMachine, readPciMachine } from "./pci-machine.js";
 export { type ExportedVolume, ServerHost, type ServerHostOptions } from "./server-host.js";
 export {
   formatSize,

@@ -25,7 +25,7 @@ export function pathText(inventory: Inventory, path: P2pPath): string[] {
   if (path.maybeRedirectPorts.length > 0) {
     lines.push(`  ACS unknown at ${path.maybeRedirectPorts.join(", ")}`);
   }
-  if (isHostBridgeAsked(path)) lines.push(`  ${hostBridgeSummary(path)}`);
+  if (isHostBridgeAsked(path)) lines.push(...hostBridgeSummary(path));
   const link = linkLine(path);
   if (link !== null) lines.push(`  ${link}`);
   for (const line of path.kernelLog) lines.push(`  the kernel would log: ${line}`);
@@ -97,7 +97,11 @@ function whereText(path: P2pPath): string {
     none: "no route",
     [UNKNOWN]: "route unknown",
   } as const;
-  return `${routes[path.route]}; ${distance}; ${proximity}`;
+  const isOnlyIommuUnknown = path.route === UNKNOWN && path.mapType === "THRU_HOST_BRIDGE";
+  const route = isOnlyIommuUnknown
+    ? "up to the host bridge and down again, whether through an IOMMU is unknown"
+    : routes[path.route];
+  return `${route}; ${distance}; ${proximity}`;
 }
 
 /** Client and provider have no switch in common, or something redirects: the host bridge counts. */
@@ -220,10 +224,10 @@ function hostBridgeAnswer(path: P2pPath): string {
     : "passes it on, by the kernel's list";
 }
 
-function hostBridgeSummary(path: P2pPath): string {
+function hostBridgeSummary(path: P2pPath): string[] {
   const { hostBridge } = path;
-  if (hostBridge.cpuRule === true) return `host bridge: ${hostBridge.cpuReason}`;
-  return `host bridge: ${hostBridge.roots.map(rootText).join("; ")}`;
+  if (hostBridge.cpuRule === true) return [`  host bridge: ${hostBridge.cpuReason}`];
+  return hostBridge.roots.map((root) => `  host bridge: ${rootText(root)}`);
 }
 
 /** A root bus as the list rule sees it. */

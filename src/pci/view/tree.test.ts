@@ -38,14 +38,14 @@ describe("the tree", () => {
   it("shows what matters with the bridges above it, and tells the rest in numbers", () => {
     expect(treeText(makeTree(inventory))).toEqual([
       "root bus 0000:00  first 00.0 8086:09a2",
-      "├─ 0000:00:01.0  [01] ACS SrcValid+ ReqRedir+ CmpltRedir+ UpstreamFwd+  REDIRECTS",
+      "├─ 0000:00:01.0  [01]  ACS SrcValid+ ReqRedir+ CmpltRedir+ UpstreamFwd+  REDIRECTS",
       "│  └─ 0000:01:00.0  [02]",
       "│     ├─ 0000:02:00.0  [03]",
       "│     │  └─ GPU0  0000:03:00.0  GPU <b>&\"'\u0001",
-      "│     └─ 0000:02:01.0  [04] ACS ReqRedir+ CmpltRedir+  REDIRECTS",
+      "│     └─ 0000:02:01.0  [04]  ACS ReqRedir+ CmpltRedir+  REDIRECTS",
       "│        └─ SSD0 nvme0  0000:04:00.0  unknown device",
-      "└─ 1 more  1 Host bridge",
-      "1 more root bus with 2 functions, none of which is a GPU, NIC, drive or memory",
+      "└─ 0000:00:00.0  Host bridge",
+      "1 more root bus with 2 functions, none of which is a GPU, NIC, NVMe drive or memory",
     ]);
   });
 

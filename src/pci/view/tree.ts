@@ -22,6 +22,8 @@ export interface TreeNode {
   /** The rest of what is to say. */
   readonly detail: string;
   readonly acs: AcsState;
+  /** What its ACS control word has switched on, by lspci's names; empty: nothing, or unknown. */
+  readonly acsBits: string;
   /** On the marked path. */
   readonly isMarked: boolean;
   readonly children: readonly TreeNode[];
@@ -42,7 +44,7 @@ export interface TreeOptions {
   readonly path?: P2pPath | null;
 }
 
-const SHOWN: readonly Kind[] = ["gpu", "accelerator", "nic", "nvme", "storage", "memory"];
+const SHOWN: readonly Kind[] = ["gpu", "accelerator", "nic", "nvme", "memory"];
 
 export function makeTree(inventory: Inventory, options: TreeOptions = {}): Tree {
   const builder = new Builder(inventory, options);
@@ -60,7 +62,7 @@ export function makeTree(inventory: Inventory, options: TreeOptions = {}): Tree 
     hiddenRoots === 0
       ? null
       : `${hiddenRoots} more root bus${hiddenRoots === 1 ? "" : "es"} with ${hiddenFunctions} ` +
-        "functions, none of which is a GPU, NIC, drive or memory";
+        "functions, none of which is a GPU, NIC, NVMe drive or memory";
   const { path } = options;
   return { roots, rest, answer: path === null || path === undefined ? null : answerOf(path) };
 }
@@ -116,6 +118,7 @@ class Builder {
       title: name === NOWHERE ? "place unknown" : `root bus ${name}`,
       detail: this.#rootDetail(name),
       acs: "none",
+      acsBits: "",
       isMarked: this.#marked.has(name),
       children,
     };
@@ -128,7 +131,7 @@ class Builder {
       (this.#children.get(name) ?? []).map(({ pci }) => pci.numaNode).filter(isKnown),
     );
     nodes.delete(null);
-    if (nodes.size === 1) parts.push(`NUMA node ${[...nodes][0]}`);
+    if (nodes.size === 1) parts.push(`node ${[...nodes][0]}`);
     if (root !== undefined && isKnown(root.representative) && root.representative !== null) {
       const { vendorId, deviceId } = this.#inventory.get(root.representative).pci;
       const id =
@@ -142,6 +145,7 @@ class Builder {
 
   #isWorthShowing(item: InventoryItem): boolean {
     if (this.#isWhole || this.#marked.has(item.address)) return true;
+    if (item.kind === "bridge") return acsState(item.pci) === "redirects";
     return SHOWN.includes(item.kind) && !item.isVf;
   }
 
@@ -163,7 +167,11 @@ class Builder {
       if (this.#shown.has(item.address)) nodes.push(this.#node(item));
       else others.push(item);
     }
-    if (others.length > 0) nodes.push(this.#others(others));
+    const [only] = others;
+    const isAlone = others.length === 1 && only !== undefined && !this.#children.has(only.address);
+    // One function by itself takes no more room than its number would.
+    if (isAlone) nodes.push(this.#node(only));
+    else if (others.length > 0) nodes.push(this.#others(others));
     return nodes;
   }
 
@@ -179,6 +187,7 @@ class Builder {
       title: call === "" ? address : `${call}  ${address}`,
       detail: isBridge ? bridgeDetail(pci) : deviceDetail(item),
       acs: acsState(pci),
+      acsBits: acsBitsOf(pci),
       isMarked: this.#marked.has(address),
       children: this.#nodesBelow(address),
     };
@@ -204,6 +213,7 @@ class Builder {
       title: `${number} more`,
       detail: `${most.map(([what, count]) => `${count} ${what}`).join(", ")}${more}`,
       acs: "none",
+      acsBits: "",
       isMarked: false,
       children: [],
     };
@@ -242,6 +252,11 @@ export function acsState(pci: PciFunction): AcsState {
   return (pci.acs.control & ACS.REDIRECT_MASK) === 0 ? "passes" : "redirects";
 }
 
+function acsBitsOf(pci: PciFunction): string {
+  if (pci.acs === null || !isKnown(pci.acs) || !isKnown(pci.acs.control)) return "";
+  return acsBits(pci.acs.control);
+}
+
 function bridgeDetail(pci: PciFunction): string {
   const parts: string[] = [];
   const port = portOf(pci);
@@ -256,16 +271,12 @@ function bridgeDetail(pci: PciFunction): string {
       );
     }
   }
-  if (isKnown(pci.acs) && pci.acs !== null && isKnown(pci.acs.control)) {
-    const bits = acsBits(pci.acs.control);
-    if (bits !== "") parts.push(`ACS ${bits}`);
-  }
   return parts.join(" ");
 }
 
 function portOf(pci: PciFunction): string | null {
   if (!isKnown(pci.pcie) || pci.pcie === null || !isKnown(pci.pcie.portType)) return null;
-  return PORT_TEXTS[pci.pcie.portType];
+  return PORT_TEXTS[pci.pcie.portType].replace("switch ", "");
 }
 
 function deviceDetail({ pci, shortName }: InventoryItem): string {
@@ -289,7 +300,8 @@ export function treeText(tree: Tree): string[] {
   const lines: string[] = [];
   const visit = (node: TreeNode, first: string, rest: string) => {
     const mark = node.isMarked ? "  <--" : "";
-    const text = `${node.title}  ${node.detail}`.trimEnd();
+    const acs = node.acsBits === "" ? "" : `  ACS ${node.acsBits}`;
+    const text = `${node.title}  ${node.detail}`.trimEnd() + acs;
     // A device's own ACS is seldom there; only a bridge's is missed.
     const isDoubtful = node.acs === "unknown" && node.type !== "bridge";
     lines.push(`${first}${text}${isDoubtful ? "" : ACS_WORDS[node.acs]}${mark}`);
