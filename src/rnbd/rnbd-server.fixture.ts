@@ -40,7 +40,8 @@ export class Peer {
 
   constructor(server: RnbdServer, id: number, name: string) {
     this.server = server;
-    this.session = new ServerSession(id, IpAddress.parse(`192.0.2.${id}`), `${id}`);
+    const [peer, local] = [`192.0.2.${id}`, "192.0.2.254"].map((text) => IpAddress.parse(text));
+    this.session = new ServerSession(id, peer as IpAddress, local as IpAddress, `${id}`);
     this.session.name = name;
     const owner = {
       reply: (_: ServerRequest, errno: number, length: number) => {

@@ -7,6 +7,12 @@ export {
   parseAccessFile,
   parseAccessRule,
 } from "./access-rules.js";
+export {
+  type CallbackOffer,
+  type CallbackOptions,
+  callBack,
+  RtrsCallback,
+} from "./callback.js";
 export type { ChunkWatch, WatchedChunks } from "./chunk-watch.js";
 export { RtrsClient } from "./client/client.js";
 export { ClientRequest } from "./client/client-request.js";

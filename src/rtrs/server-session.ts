@@ -8,6 +8,8 @@ export class ServerSession {
   readonly id: number;
   /** Where the client's first path comes from. */
   readonly peer: IpAddress;
+  /** Which address of this host it comes to. */
+  readonly local: IpAddress;
   /** The name that the client gives; "" before `onSessionUp`. Unique while the session lives. */
   name = "";
   /** The user's own. */
@@ -20,9 +22,10 @@ export class ServerSession {
   isUp = false;
 
   /** Internal: made by the server. */
-  constructor(id: number, peer: IpAddress, uuid: string) {
+  constructor(id: number, peer: IpAddress, local: IpAddress, uuid: string) {
     this.id = id;
     this.peer = peer;
+    this.local = local;
     this.uuid = uuid;
   }
 

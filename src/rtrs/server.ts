@@ -309,7 +309,7 @@ export class RtrsServer implements Machine, ServerPathOwner {
     assert(peer !== null && local !== null, "a connect request has two addresses");
     const uuid = uuidKey(request.pathsUuid);
     const session =
-      this.sessionsByUuid.get(uuid) ?? new ServerSession(this.nextSessionId++, peer, uuid);
+      this.sessionsByUuid.get(uuid) ?? new ServerSession(this.nextSessionId++, peer, local, uuid);
     const addresses = { peer, local };
     const path = new ServerPath(this.pathContext, this, session, request, addresses, this.nowNs);
     this.paths.push(path);

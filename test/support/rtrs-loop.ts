@@ -33,12 +33,12 @@ class LoopServerSession extends ServerSession {
   private count = 0;
 
   constructor(loop: RtrsLoop, id: number, user: RtrsServerUser) {
-    super(id, IpAddress.parse("192.0.2.1"), `${id}`);
+    super(id, IpAddress.parse("192.0.2.1"), IpAddress.parse("192.0.2.2"), `${id}`);
     this.name = "loop";
     this.loop = loop;
     this.user = user;
     this.requests = loop.chunks.map((memory, chunk) => {
-      const message = new Uint8Array(HEADER_BYTES);
+      const message = new Uint8Array(loop.headerBytes);
       return new ServerRequest(this, this, chunk, message, memory, 0);
     });
   }
@@ -70,17 +70,21 @@ class Slot {
   state: SlotState = "FREE";
   errno = 0;
   dataLength = 0;
+  /** It has been sent since it was submitted. */
+  wasSent = false;
   /** ANSWERED: pumps until the answer may arrive. */
   delay = 0;
 
-  constructor(number: number) {
-    this.request = new ClientRequest(number, new Uint8Array(HEADER_BYTES));
+  constructor(number: number, headerBytes: number) {
+    this.request = new ClientRequest(number, new Uint8Array(headerBytes));
   }
 }
 
 export interface RtrsLoopOptions {
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  /** Longest user message, default 512. */
+  readonly headerBytes?: number;
   /** Null: everything in order, and at once. */
   readonly random: Random | null;
 }
@@ -92,6 +96,7 @@ export class RtrsLoop implements RtrsSession {
   readonly unsettledCount = 0;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
+  readonly headerBytes: number;
   /** Whoever serves sessions that come up from now on. */
   server: RtrsServerUser | null = null;
   readonly chunks: readonly Memory[];
@@ -115,11 +120,14 @@ export class RtrsLoop implements RtrsSession {
     this.random = options.random;
     this.queueDepth = options.queueDepth - 1;
     this.maxIoBytes = options.maxIoBytes;
+    this.headerBytes = options.headerBytes ?? HEADER_BYTES;
     const source = new HeapMemorySource();
     this.chunks = Array.from({ length: options.queueDepth }, () =>
       source.allocate(options.maxIoBytes + 4096),
     );
-    this.slots = Array.from({ length: options.queueDepth }, (_, number) => new Slot(number));
+    this.slots = Array.from({ length: options.queueDepth }, (_, number) => {
+      return new Slot(number, this.headerBytes);
+    });
   }
 
   /** Whether nothing of an old session is with a server: only then can a new one come up. */
@@ -224,8 +232,10 @@ export class RtrsLoop implements RtrsSession {
     this.isOpen = true;
     for (const slot of this.slots) {
       if (slot.state !== "WAITING") continue;
+      if (slot.wasSent) slot.request.reissueCount++;
       slot.errno = this.user.onRequestReissue(slot.request);
       slot.state = slot.errno === 0 ? "SENT" : "FAILING";
+      slot.wasSent = true;
       if (slot.errno === 0) this.reissues++;
     }
   }
@@ -314,8 +324,12 @@ export class RtrsLoop implements RtrsSession {
     );
     request.isRead = isRead;
     request.dataLength = dataLength;
-    if (this.session !== null && (this.isOpen || !request.retry)) slot.state = "SENT";
-    else if (request.retry) slot.state = "WAITING";
+    request.reissueCount = 0;
+    slot.wasSent = false;
+    if (this.session !== null && (this.isOpen || !request.retry)) {
+      slot.state = "SENT";
+      slot.wasSent = true;
+    } else if (request.retry) slot.state = "WAITING";
     else {
       slot.state = "FAILING";
       slot.errno = ERRNO.ENOTCONN;
