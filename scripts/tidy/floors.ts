@@ -27,6 +27,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   block: { floor: 4, isCore: true, packages: [], uses: ["base"] },
   rtrs: { floor: 4, isCore: true, packages: [], uses: ["base", "wire", "verbs", "cm"] },
   rnbd: { floor: 5, isCore: true, packages: [], uses: ["base", "wire", "rtrs", "block"] },
+  copy: { floor: 5, isCore: true, packages: [], uses: ["base", "rtrs"] },
   nbd: { floor: 5, isCore: true, packages: [], uses: ["base", "wire", "block"] },
   trace: { floor: 5, isCore: true, packages: [], uses: ["base", "wire", "transport"] },
   sim: {
@@ -39,7 +40,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     floor: 5,
     isCore: false,
     packages: ["koffi", "@node-rs/crc32"],
-    uses: ["base", "wire", "transport", "block", "nbd", "pci"],
+    uses: ["base", "wire", "transport", "block", "nbd", "copy", "pci"],
   },
   runtime: {
     floor: 6,
@@ -53,6 +54,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       "cm",
       "rtrs",
       "rnbd",
+      "copy",
       "block",
       "nbd",
       "os",
