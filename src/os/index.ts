@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { openBlockFile } from "./block-file.js";
 export { monotonicNs } from "./clock.js";
+export { type OsCopyTree, openCopyTree } from "./copy-tree.js";
 export { createCrc32 } from "./crc32.js";
 export type {
   Backend,
