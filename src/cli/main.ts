@@ -7,6 +7,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { runAttach } from "./attach.js";
 import { runBench } from "./bench.js";
+import { runCopy } from "./copy.js";
 import { addP2pCommands } from "./p2p-commands.js";
 import { runPerf } from "./perf.js";
 import { ignoreBrokenPipe, Reporter } from "./reporter.js";
@@ -81,13 +82,19 @@ endpoint(common(program.command("up")))
   .action((options) => run(options.json, (reporter) => runUp(options, reporter)));
 
 common(program.command("serve"))
-  .description("export volumes over RTRS/RNBD")
+  .description("export volumes over RTRS/RNBD, and folders to copy to and from")
   .requiredOption("--address <ip>", "local address to serve on; may be repeated", collect)
-  .requiredOption(
+  .option(
     "--volume <name=path>",
     "NAME=PATH[,size=SIZE][,readonly] or NAME=memory:SIZE; may be repeated",
     collectWhole,
   )
+  .option(
+    "--copy <name=dir>",
+    "NAME=DIR[,readonly]: a folder that farpage copy may use; may be repeated",
+    collectWhole,
+  )
+  .option("--copy-port <port>", "RTRS port of copies", "1235")
   .option(
     "--allow <rule>",
     "who may open what: CLIENTS[,session=NAME][,volume=NAME][,ro|rw|exclusive|none]; the first " +
@@ -138,6 +145,15 @@ endpoint(common(program.command("attach")))
     true,
   )
   .action((uris, options) => run(options.json, (reporter) => runAttach(uris, options, reporter)));
+
+common(program.command("copy"))
+  .description("files to a server or from one: farpage copy FILE... rtrs://IP/EXPORT, and back")
+  .argument("<what...>", "files, folders or rtrs://IP[:PORT]/EXPORT[/PATH]; the last is the target")
+  .option("--address <ip>", "local address (default: the one that leads to the server)")
+  .option("--connections <n>", "RC connections that carry requests", "1")
+  .option("--timeout <seconds>", "give up when the server can't be reached for so long", "30")
+  .option("--quiet", "no progress", false)
+  .action((what, options) => run(options.json, (reporter) => runCopy(what, options, reporter)));
 
 common(program.command("bench"))
   .description("bandwidth, latency and message rate of RDMA, between two processes over loopback")

@@ -9,6 +9,7 @@ import {
   FarpageError,
   IpAddress,
   parseAccessRule,
+  parseExport,
   parseNbdEndpoint,
   parseSize,
   parseVolume,
@@ -70,7 +71,9 @@ export const UP_OPTIONS = z.object({
 export const SERVE_OPTIONS = z.object({
   ...COMMON,
   address: z.array(ipAddress).min(1),
-  volume: z.array(parsed(parseVolume)).min(1),
+  volume: z.array(parsed(parseVolume)).default([]),
+  copy: z.array(parsed(parseExport)).default([]),
+  copyPort: wholeNumber(1, 65_535),
   allow: z.array(parsed(parseAccessRule)).default([]),
   allowFile: z.string().min(1).optional(),
   port: wholeNumber(1, 65_535),
@@ -96,6 +99,14 @@ export const ATTACH_OPTIONS = z.object({
   timeout: seconds,
   ioTimeout: seconds.optional(),
   alwaysInvalidate: z.boolean(),
+});
+
+export const COPY_OPTIONS = z.object({
+  ...COMMON,
+  address: ipAddress.optional(),
+  connections: wholeNumber(1, 64),
+  timeout: seconds,
+  quiet: z.boolean(),
 });
 
 export const BENCH_OPTIONS = z.object({

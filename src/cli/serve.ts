@@ -3,6 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import type { z } from "zod";
 import {
   type AccessRule,
   FarpageError,
@@ -19,6 +20,9 @@ import { type StopCause, StopSignal } from "./signals.js";
 
 export async function runServe(raw: unknown, reporter: Reporter): Promise<void> {
   const options = checkOptions(SERVE_OPTIONS, raw);
+  if (options.volume.length + options.copy.length === 0) {
+    throw new FarpageError("EINVAL", "nothing to serve: name a --volume or a --copy");
+  }
   const stop = new StopSignal({ orStdinEnd: options.untilStdinEnds });
   const folder = resolve(options.data ?? ".");
   const allow = [...options.allow, ...readAllowFile(options.allowFile)];
@@ -28,6 +32,8 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     volumes: options.volume.map((volume) =>
       volume.path === null ? volume : { ...volume, path: resolve(folder, volume.path) },
     ),
+    exports: options.copy.map((one) => ({ ...one, path: resolve(folder, one.path) })),
+    copyPort: options.copyPort,
     allow,
     queueDepth: options.queueDepth,
     chunkBytes: options.chunk,
@@ -40,33 +46,15 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     log: createLog(options),
   });
   const addresses = server.addresses.map(String);
-  const lines = [
-    `serving on ${addresses.join(", ")}, RTRS port ${server.port} (RoCEv2, UDP port 4791)`,
-    ...server.volumes.map(
-      (volume) =>
-        `  ${volume.name}: ${volume.path ?? "in memory"}, ${formatSize(volume.sizeBytes)}` +
-        (volume.readOnly ? ", read-only" : ""),
-    ),
-    clientsLine(allow, options.address),
-    `memory for requests: up to ${formatSize(server.memoryBytesMax)} ` +
-      `(${options.sessions} sessions x ${options.paths} paths x ${options.queueDepth} requests x ` +
-      `${formatSize(options.chunk)})`,
-  ];
-  const first = server.volumes[0];
-  if (first !== undefined) {
-    const host = addresses[0]?.includes(":") ? `[${addresses[0]}]` : addresses[0];
-    const port = server.port === 1234 ? "" : `:${server.port}`;
-    lines.push(
-      `on the other machine: farpage attach rnbd://${host}${port}/` +
-        `${encodeURIComponent(first.name)} --address ITS-IP`,
-    );
-  }
+  const lines = servedLines(server, options, allow);
   reporter.event(
     "ready",
     {
       addresses,
       port: server.port,
       volumes: server.volumes,
+      exports: server.exports,
+      copyPort: server.copyPort,
       allow: allow.map(({ text }) => text),
       memoryBytesMax: server.memoryBytesMax,
       backend: server.backend,
@@ -83,6 +71,41 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
   }
   await server.close();
   reporter.event("stopped", { signal }, "stopped; everything is on disk");
+}
+
+/** What is served, to whom, and what to do at the other end. */
+function servedLines(
+  server: ServerHost,
+  options: z.output<typeof SERVE_OPTIONS>,
+  allow: readonly AccessRule[],
+): string[] {
+  const addresses = server.addresses.map(String);
+  const lines = [
+    `serving on ${addresses.join(", ")}, RTRS port ${server.port} (RoCEv2, UDP port 4791)`,
+    ...server.volumes.map(
+      (volume) =>
+        `  ${volume.name}: ${volume.path ?? "in memory"}, ${formatSize(volume.sizeBytes)}` +
+        (volume.readOnly ? ", read-only" : ""),
+    ),
+    ...server.exports.map(
+      ({ name, path, readOnly }) =>
+        `  copies of ${name}: ${path}${readOnly ? ", read-only" : ""}, port ${server.copyPort}`,
+    ),
+    clientsLine(allow, options.address),
+    `memory for requests: up to ${formatSize(server.memoryBytesMax)} ` +
+      `(${options.sessions} sessions x ${options.paths} paths x ${options.queueDepth} requests x ` +
+      `${formatSize(options.chunk)}${server.exports.length > 0 ? ", and for copies" : ""})`,
+  ];
+  const first = server.volumes[0];
+  if (first !== undefined) {
+    const host = addresses[0]?.includes(":") ? `[${addresses[0]}]` : addresses[0];
+    const port = server.port === 1234 ? "" : `:${server.port}`;
+    lines.push(
+      `on the other machine: farpage attach rnbd://${host}${port}/` +
+        `${encodeURIComponent(first.name)} --address ITS-IP`,
+    );
+  }
+  return lines;
 }
 
 /** @throws FarpageError EINVAL naming file and line; ENOENT and others of reading it. */

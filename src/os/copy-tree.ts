@@ -39,11 +39,11 @@ const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
 const STATX_BASIC_STATS = 0x7ff;
 const S_IFMT = 0o170000;
-const KINDS: Readonly<Record<number, CopyStat["kind"]>> = {
-  16807: "file",
-  9604: "directory",
-  21609: "symlink",
-};
+const KINDS = new Map<number, CopyStat["kind"]>([
+  [0o100000, "file"],
+  [0o040000, "directory"],
+  [0o120000, "symlink"],
+]);
 /** Descriptors of folders that are kept open. */
 const FOLDERS_MAX = 512;
 /** Of folders and files until they have their own: for this user alone. */
@@ -480,7 +480,7 @@ class FolderTree implements OsCopyTree {
     // struct statx, include/uapi/linux/stat.h.
     const view = room.statView;
     const mode = view.getUint16(28, true);
-    into.kind = KINDS[mode & S_IFMT] ?? "other";
+    into.kind = KINDS.get(mode & S_IFMT) ?? "other";
     into.mode = mode & 0o7777;
     into.linkCount = view.getUint32(16, true);
     into.uid = view.getUint32(20, true);

@@ -20,6 +20,7 @@ export {
   type ReceivedMessage,
   type RemotePlace,
 } from "./connection.js";
+export { type CopyClientOptions, type CopyStatus, runCopyClient } from "./copy/index.js";
 export {
   ConnectionRequest,
   type ConnectOptions,
@@ -47,10 +48,13 @@ export {
   formatSize,
   type NbdEndpointAddress,
   nbdUri,
+  parseExport,
   parseNbdEndpoint,
   parseRnbdUri,
+  parseRtrsUri,
   parseSize,
   parseVolume,
   type RnbdUri,
+  type RtrsUri,
   type VolumeSpec,
 } from "./uri.js";

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT
-// A server host: volumes, exported by RNBD over RTRS, on this machine's addresses.
+// A server host: volumes, exported by RNBD over RTRS, on this machine's addresses, and folders to
+// copy to and from.
 
 import type { IpAddress } from "../base/index.js";
 import type { Backend, BackendChoice } from "../os/index.js";
 import { accessPolicy, RnbdServer } from "../rnbd/index.js";
 import { type AccessRule, AccessRules, RtrsServer } from "../rtrs/index.js";
+import { CopyServer, type ExportSpec } from "./copy/index.js";
 import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
 import { type ObserveOptions, observed } from "./observe/index.js";
 import { RepeatedWarning } from "./repeated-warning.js";
 import { Stack } from "./stack.js";
-import type { VolumeSpec } from "./uri.js";
+import { COPY_PORT_DEFAULT, type VolumeSpec } from "./uri.js";
 import { warnOfErrors } from "./volume-errors.js";
 import { type OpenVolume, openVolumes } from "./volumes.js";
 
@@ -19,6 +21,9 @@ export interface ServerHostOptions extends ObserveOptions {
   /** RTRS port. */
   readonly port: number;
   readonly volumes: readonly VolumeSpec[];
+  /** Folders for `farpage copy`, and the RTRS port of copies, default 1235. */
+  readonly exports?: readonly ExportSpec[];
+  readonly copyPort?: number;
   /**
    * Who may open which volume and how, in order: the first that fits decides. Behind them stands
    * one for loopback; everybody else is refused.
@@ -58,12 +63,15 @@ export class ServerHost {
   readonly port: number;
   readonly backend: Backend;
   readonly volumes: readonly ExportedVolume[];
-  /** Sessions x paths x requests x buffer. */
+  readonly exports: readonly ExportSpec[];
+  readonly copyPort: number;
+  /** Sessions x paths x requests x buffer, and the same of copies. */
   readonly memoryBytesMax: number;
   /** Rejects when the server has stopped by a bug of ours. */
   readonly failed: Promise<never>;
   private readonly stack: Stack;
   private readonly rtrs: RtrsServer;
+  private readonly copies: CopyServer | null;
   private readonly open: readonly OpenVolume[];
   private readonly errors: RepeatedWarning;
 
@@ -104,7 +112,21 @@ export class ServerHost {
       },
       rnbd,
     );
-    this.memoryBytesMax = this.rtrs.memoryBytesMax;
+    this.exports = options.exports ?? [];
+    this.copyPort = options.copyPort ?? COPY_PORT_DEFAULT;
+    this.copies =
+      this.exports.length === 0
+        ? null
+        : new CopyServer(stack, {
+            addresses: options.addresses,
+            port: this.copyPort,
+            exports: this.exports,
+            rules,
+            sessionCountMax: options.sessionCountMax,
+            log: options.log,
+            warnings: this.errors,
+          });
+    this.memoryBytesMax = this.rtrs.memoryBytesMax + (this.copies?.rtrs.memoryBytesMax ?? 0);
     this.volumes = this.open.map(({ spec, device }) => ({
       name: spec.name,
       path: spec.path,
@@ -113,6 +135,7 @@ export class ServerHost {
     }));
     stack.lane.add(this.rtrs);
     stack.lane.add(rnbd);
+    if (this.copies !== null) stack.lane.add(this.copies);
   }
 
   /**
@@ -124,7 +147,9 @@ export class ServerHost {
     const stack = await Stack.open({
       // With rotating keys every chunk is a region of its own.
       regionCountMax:
-        REGIONS_BESIDE_CHUNKS + options.sessionCountMax * options.pathCountMax * options.queueDepth,
+        REGIONS_BESIDE_CHUNKS +
+        options.sessionCountMax * options.pathCountMax * options.queueDepth +
+        (options.exports === undefined ? 0 : CopyServer.regionCount(options.sessionCountMax)),
       addresses: options.addresses,
       log: options.log,
       onFailure: (error) => failure.fail(error),
@@ -152,8 +177,11 @@ export class ServerHost {
    */
   async close(): Promise<void> {
     this.rtrs.close();
+    this.copies?.close();
     this.stack.lane.wake();
-    await this.stack.until(() => this.rtrs.isClosed, CLOSE_TIMEOUT_MS);
+    const isClosed = () => this.rtrs.isClosed && this.copies?.isClosed !== false;
+    await this.stack.until(isClosed, CLOSE_TIMEOUT_MS);
+    await this.stack.until(() => this.copies?.free() !== false, CLOSE_TIMEOUT_MS);
     const flushes = this.open.map(({ device }) => this.stack.flush(device, Infinity));
     const failed = (await Promise.allSettled(flushes)).find(({ status }) => status === "rejected");
     await this.stack.lane.stop();

@@ -4,6 +4,8 @@
 
 import { FarpageError, IpAddress } from "../base/index.js";
 
+/** Where `farpage serve --copy` listens for RTRS sessions of copies, beside RNBD's. */
+export const COPY_PORT_DEFAULT = 1235;
 /** RTRS's default port (RNBD server, `port_nr`). */
 const RNBD_PORT_DEFAULT = 1234;
 /** The NBD port that IANA assigned. */
@@ -123,8 +125,40 @@ export function parseRnbdUri(text: string): RnbdUri {
   if (match === null) {
     throw invalid(`"${text}" is not a volume's address: write rnbd://IP[,IP…][:PORT]/NAME`);
   }
-  let hosts = match[1] as string;
-  let port = RNBD_PORT_DEFAULT;
+  const volume = decodePercent(match[2] as string, text);
+  checkVolumeName(volume);
+  return { ...parseHosts(match[1] as string, RNBD_PORT_DEFAULT), volume };
+}
+
+/** A place on a server that copies go to and come from. */
+export interface RtrsUri {
+  readonly addresses: readonly IpAddress[];
+  readonly port: number;
+  /** The export's name and what follows, without a slash in front. */
+  readonly path: string;
+}
+
+/**
+ * Parses `rtrs://IP[:PORT]/EXPORT[/PATH]`; an IPv6 address stands in brackets.
+ * @throws FarpageError EINVAL
+ */
+export function parseRtrsUri(text: string): RtrsUri {
+  const match = /^rtrs:\/\/([^/]+)\/(.+)$/.exec(text);
+  if (match === null) {
+    throw invalid(`"${text}" is not a place on a server: write rtrs://IP[:PORT]/EXPORT[/PATH]`);
+  }
+  const path = decodePercent(match[2] as string, text);
+  const hosts = parseHosts(match[1] as string, COPY_PORT_DEFAULT);
+  if (hosts.addresses.length > 1) throw invalid(`"${text}": a copy goes to one address`);
+  return { ...hosts, path };
+}
+
+function parseHosts(
+  text: string,
+  portDefault: number,
+): { readonly addresses: readonly IpAddress[]; readonly port: number } {
+  let hosts = text;
+  let port = portDefault;
   const withPort = /^(.*[\]\d]):(\d+)$/.exec(hosts);
   // "fd00::2" without brackets ends in ":2" too; brackets are what tells a port there.
   if (withPort !== null && !isBareIpv6(hosts)) {
@@ -132,9 +166,28 @@ export function parseRnbdUri(text: string): RnbdUri {
     port = parsePort(withPort[2] as string);
   }
   const addresses = hosts.split(",").map((host) => IpAddress.parse(stripBrackets(host.trim())));
-  const volume = decodePercent(match[2] as string, text);
-  checkVolumeName(volume);
-  return { addresses, port, volume };
+  return { addresses, port };
+}
+
+/** One folder that a server lets copies go to and come from. */
+export interface ExportText {
+  readonly name: string;
+  readonly path: string;
+  readonly readOnly: boolean;
+}
+
+/**
+ * Parses `NAME=DIR[,readonly]`.
+ * @throws FarpageError EINVAL
+ */
+export function parseExport(text: string): ExportText {
+  const [, name = "", whole = ""] = /^([^=/]+)=(.+)$/.exec(text) ?? [];
+  const path = whole.replace(/,(?:readonly|ro)$/, "");
+  const isName = name !== "" && name !== "." && name !== ".." && !name.includes("\0");
+  if (!isName || path === "" || new TextEncoder().encode(name).length > 255) {
+    throw invalid(`export "${text}": write NAME=DIR[,readonly], NAME without "/"`);
+  }
+  return { name, path, readOnly: path !== whole };
 }
 
 function isBareIpv6(hosts: string): boolean {
