@@ -250,10 +250,11 @@ local function follow(flow, p)
   local m = flow.msg
   if p.op.starts then
     if m and p.op.first and m.first == p.psn then return m end -- sent again
-    m = { first = p.psn, next = p.psn, va = p.va, key = p.key, len = p.len, tail = "", total = 0 }
+    m = { first = p.psn, next = p.psn, write = p.op.write, va = p.va, key = p.key, len = p.len,
+      tail = "", total = 0 }
     flow.msg = m
-  elseif m == nil or m.next ~= p.psn then
-    return nil -- lost, out of order, or sent again
+  elseif m == nil or m.next ~= p.psn or m.write ~= p.op.write then
+    return nil -- lost, out of order, sent again, or of another message
   end
   m.next = (m.next + 1) % 16777216
   m.total = m.total + p.size

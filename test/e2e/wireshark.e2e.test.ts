@@ -3,11 +3,11 @@
 // the RTRS queue pairs has a name, and what a session does is all there.
 
 import { randomFillSync } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it } from "vitest";
-import { ERRNO } from "../../src/base/index.js";
+import { ERRNO, type Random, randomBelow, SeededRandom } from "../../src/base/index.js";
 import { PcapWriter } from "../sim/pcap-writer.js";
 import { System } from "../sim/system.js";
 import { drawConfig, SMOKE_SCALE } from "../sim/system-config.js";
@@ -143,6 +143,22 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
     });
   }
 
+  it("spoiled and cut packets → never an error of the script's own", async () => {
+    const { path } = trackedFolder();
+    for (const rotating of [true, false]) {
+      const file = join(path, "simulated.pcapng");
+      simulateSession(file, rotating);
+      for (const seed of [1, 2]) {
+        const spoiled = join(path, `${seed}.pcapng`);
+        const count = spoil(file, spoiled, new SeededRandom(seed));
+        expect(count).toBeGreaterThan(500);
+        expect(await dissect(spoiled, "_ws.lua.error"), `seed ${seed}`).toEqual([]);
+        // Some of it is told as what it is.
+        expect((await dissect(spoiled, "rtrs.bad")).length).toBeGreaterThan(0);
+      }
+    }
+  });
+
   it("names the packets of queue pairs that are named by hand", async () => {
     const { path } = trackedFolder();
     const whole = await traceSession(path, true);
@@ -214,6 +230,56 @@ function simulateSession(file: string, alwaysInvalidate: boolean): void {
   } finally {
     pcap.close();
   }
+}
+
+/**
+ * Writes a copy of a trace in which one packet in four has other bytes, behind the UDP header, and
+ * one in twenty ends early. @returns how many.
+ */
+function spoil(from: string, to: string, random: Random): number {
+  const [blockHead, ipv6Head] = [28, 48];
+  const bytes = readFileSync(from);
+  const parts: Buffer[] = [];
+  let count = 0;
+  for (let at = 0; at < bytes.length; at += bytes.readUInt32LE(at + 4)) {
+    const block = bytes.subarray(at, at + bytes.readUInt32LE(at + 4));
+    parts.push(block);
+    const dice = randomBelow(random, 20);
+    if (block.readUInt32LE(0) !== 6 || dice > 5) continue;
+    count++;
+    const length = block.readUInt32LE(20);
+    const first = blockHead + ipv6Head;
+    if (dice === 0) {
+      const captured = ipv6Head + randomBelow(random, length - ipv6Head);
+      const cut = Buffer.alloc(blockHead + ((captured + 3) & ~3) + 4);
+      block.copy(cut, 0, 0, blockHead + captured);
+      for (const [place, value] of [
+        [4, cut.length],
+        [20, captured],
+        [cut.length - 4, cut.length],
+      ] as const) {
+        cut.writeUInt32LE(value, place);
+      }
+      cut.fill(0, blockHead + captured, cut.length - 4);
+      parts.splice(-1, 1, cut);
+      continue;
+    }
+    const payload = length - ipv6Head;
+    for (let i = 0; i < dice; i++) {
+      const kind = randomBelow(random, 4);
+      // The opcode, the headers, the end with RTRS' own header, or anywhere.
+      if (kind === 0) {
+        block[first] = randomBelow(random, 0x18);
+        continue;
+      }
+      const near = Math.min(kind === 3 ? payload : 60, payload);
+      const place = randomBelow(random, near);
+      const where = first + (kind === 2 ? payload - 1 - place : place);
+      block[where] = randomBelow(random, 2) === 0 ? 0xff : randomBelow(random, 256);
+    }
+  }
+  writeFileSync(to, Buffer.concat(parts));
+  return count;
 }
 
 /** Until the trace, which is still being written, has the acknowledgements of both ends. */
