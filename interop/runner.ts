@@ -41,6 +41,8 @@ export class Runner {
   private guest: Guest | null = null;
   private guestCount = 0;
   private isStopped = false;
+  /** A case could not undo what it did to the guest: no other case gets it. */
+  private isSpoiled = false;
   /** When the current case began: its guest's boot is not its own time. */
   private startMs = 0;
 
@@ -71,7 +73,8 @@ export class Runner {
 
   private async judge(job: Job): Promise<[verdict: Verdict, text: string]> {
     const { subject } = job;
-    for (const need of subject.needs) {
+    const needs: Need[] = this.options.capture ? [...subject.needs, "tcpdump"] : [...subject.needs];
+    for (const need of needs) {
       const reason = this.options.lacking.get(need);
       if (reason !== undefined) return ["skipped", reason];
     }
@@ -84,10 +87,13 @@ export class Runner {
     this.startMs = performance.now();
     try {
       const note = await this.attempt(job, guest);
-      if (subject.fresh === true) await this.dropGuest();
+      if (subject.fresh === true || this.isSpoiled) await this.dropGuest();
       return ["passed", note ?? ""];
     } catch (error) {
-      if (error instanceof Unfit) return ["skipped", error.message];
+      if (error instanceof Unfit) {
+        if (this.isSpoiled) await this.dropGuest();
+        return ["skipped", error.message];
+      }
       const console = `guest's console:\n${guest.console(15)}`;
       const text = `${messageOf(error)}\n${console}`;
       // What it left behind in the kernel is unknown: the next case gets another guest.
@@ -114,7 +120,11 @@ export class Runner {
     } finally {
       clearTimeout(timer);
       guest.killCommands();
-      for (const step of undo.reverse()) await step().catch(() => {});
+      for (const step of undo.reverse()) {
+        await step().catch(() => {
+          this.isSpoiled = true;
+        });
+      }
     }
   }
 
@@ -162,6 +172,7 @@ export class Runner {
   private async dropGuest(): Promise<void> {
     const guest = this.guest;
     this.guest = null;
+    this.isSpoiled = false;
     await guest?.stop();
   }
 

@@ -3,7 +3,7 @@
 // device) on what it receives; and its interface going down and up. Loss, reordering and
 // duplication cost time, never a completion or a byte.
 
-import type { CaseContext, Direction, InteropCase } from "../case.js";
+import { type CaseContext, check, type Direction, type InteropCase } from "../case.js";
 import type { Guest } from "../guest.js";
 import { runPair, startPair } from "./pair.js";
 import { runPerf } from "./perftest.js";
@@ -29,12 +29,13 @@ async function heal(guest: Guest): Promise<void> {
     tc qdisc del dev eth0 root; tc qdisc del dev eth0 ingress; tc qdisc del dev ifb0 root; true`);
 }
 
-/** What netem has dropped, reordered and doubled, as it says itself. */
-async function statisticsOf(guest: Guest): Promise<string> {
-  const text = await guest.run("tc -s qdisc show dev eth0; tc -s qdisc show dev ifb0");
+/** What netem has done, as it says itself; what it reorders and doubles it does not count. */
+async function statisticsOf(guest: Guest): Promise<{ packets: number; dropped: number }> {
+  const text = await guest.run("tc -s qdisc show dev eth0 root; tc -s qdisc show dev ifb0 root");
   const sent = [...text.matchAll(/Sent \d+ bytes (\d+) pkt \(dropped (\d+)/g)];
   const sum = (index: number) => sent.reduce((total, match) => total + Number(match[index]), 0);
-  return `${sum(1)} packets, ${sum(2)} dropped`;
+  check(sent.length === 2 && sum(1) > 0, "the packets went through netem", text);
+  return { packets: sum(1), dropped: sum(2) };
 }
 
 async function survive(context: CaseContext, direction: Direction, rule: string): Promise<string> {
@@ -43,7 +44,10 @@ async function survive(context: CaseContext, direction: Direction, rule: string)
     await runPerf(context, { verb, kind: "bw", direction, flags: ["-s", "32768", "-n", "50"] });
   }
   await runPair(context, rpingPair(context, direction, ["-C", "20", "-S", "10000"]));
-  return statisticsOf(context.guest);
+  const { packets, dropped } = await statisticsOf(context.guest);
+  // One in a hundred of more than a thousand: none at all would be no loss, but a broken harness.
+  check(dropped > 0 || rule !== RULES.loss, `none of ${packets} packets was lost`);
+  return `${packets} packets, ${dropped} dropped`;
 }
 
 /** netem's rules by name. */
