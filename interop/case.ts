@@ -48,6 +48,8 @@ export interface CaseContext {
   farpage(...args: readonly string[]): Farpage;
   /** Runs a stock program of this side in the namespace. @returns its standard output. */
   run(...argv: readonly string[]): Promise<string>;
+  /** Captures the packets on link 0 from now on. @returns what ends it, and tells the file. */
+  capture(): Promise<() => Promise<string>>;
   /** Does this after the case, whatever its end; the last one first. */
   finally(undo: () => Promise<void>): void;
 }

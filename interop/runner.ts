@@ -149,6 +149,15 @@ export class Runner {
         return farpage;
       },
       run: (...argv) => run(network.inside(argv), { timeoutMs: 180_000 }),
+      capture: async () => {
+        const path = join(folder, `packets-${undo.length}.pcap`);
+        const end = await this.capture(path);
+        undo.push(end);
+        return async () => {
+          await end();
+          return path;
+        };
+      },
       finally: (step) => undo.push(step),
     };
   }
