@@ -35,7 +35,8 @@ export function pathText(inventory: Inventory, path: P2pPath): string[] {
   for (const assumption of path.assumptions) lines.push(`  assumed: ${assumption}`);
   const [remedy] = path.remedies;
   if (remedy !== undefined && answerOf(path) !== "direct") {
-    lines.push(`  to change it: ${remedy.command ?? remedy.action}`);
+    const aim = path.isAllowed === true ? "for a way below the host bridge" : "to change it";
+    lines.push(`  ${aim}: ${remedy.command ?? remedy.action}`);
   }
   return lines;
 }

@@ -97,7 +97,7 @@ const VENDOR_WORDS = new RegExp(
 function shorten(name: string | null, pci: PciFunction): string {
   if (name === null) return pci.names.class ?? "unknown device";
   const bracketed = [...name.matchAll(/\[([^\]]+)\]/g)].at(-1)?.[1];
-  const isMarketing = bracketed !== undefined && !/^AMD|^NVM Express$|DNAND/.test(bracketed);
+  const isMarketing = bracketed !== undefined && !/^AMD|^NVM Express$|DNAND| mode$/.test(bracketed);
   return isMarketing ? bracketed : name.replace(VENDOR_WORDS, "");
 }
 

@@ -103,7 +103,9 @@ function headLines(title: string, width: number, height: number): string[] {
   ];
   const lines = [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" ` +
-      `viewBox="0 0 ${width} ${height}" font-family="DejaVu Sans, Verdana, sans-serif">`,
+      `viewBox="0 0 ${width} ${height}" role="img" ` +
+      'font-family="DejaVu Sans, Verdana, sans-serif">',
+    `<title>${escapeXml(title)}</title>`,
     "<style>text{fill:#1b1b1b}.t{font-size:11px;font-weight:bold}.s{font-size:10px}" +
       ".h{font-size:14px;font-weight:bold}</style>",
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
@@ -157,12 +159,18 @@ function box({ node, x, y, width }: Placed, colour: string): string {
   const weight = node.isMarked ? 2.5 : 1;
   const dash = node.acs === "unknown" && node.type === "bridge" ? ' stroke-dasharray="4 3"' : "";
   const room = Math.floor((width - 14) / CHARACTER);
-  return [
+  const title = cut(node.title, Math.floor(room * 0.92));
+  const detail = cut(node.detail, Math.floor(room * 1.08));
+  const isCut = title !== node.title || detail !== node.detail;
+  const drawing = [
     `<rect x="${x}" y="${y}" width="${width}" height="${BOX_HEIGHT}" rx="4" fill="${fill}" ` +
       `stroke="${stroke}" stroke-width="${weight}"${dash}/>`,
-    text(x + 7, y + 13, cut(node.title, Math.floor(room * 0.92)), "t"),
-    text(x + 7, y + 25, cut(node.detail, Math.floor(room * 1.08)), "s"),
+    text(x + 7, y + 13, title, "t"),
+    text(x + 7, y + 25, detail, "s"),
   ].join("");
+  // A viewer shows the whole text where the pointer rests.
+  const whole = escapeXml(`${node.title}: ${node.detail}`);
+  return isCut ? `<g><title>${whole}</title>${drawing}</g>` : drawing;
 }
 
 function text(x: number, y: number, content: string, style: string): string {

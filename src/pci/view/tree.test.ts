@@ -95,6 +95,14 @@ describe("the drawing", () => {
     expect(escapeXml("a\ud800b\u0000\u{1f600}")).toBe("ab\u{1f600}");
   });
 
+  it("keeps the whole text of a box that is too narrow for it", () => {
+    const name = "A drive with a name that is much longer than any box of this drawing is wide";
+    const long = makeTopology([{ address: "0000:05:00.0", class: 0x0108, name }]);
+    const svg = treeSvg(makeTree(new Inventory(long, new PciIds(""))), "");
+    expect(svg).toContain(`<title>SSD0  0000:05:00.0: ${name}</title>`);
+    expect(svg).toMatch(/class="s">A drive with a name that is much longer[^<]*…</);
+  });
+
   it("draws the marked path in the colour of its answer", () => {
     const svg = treeSvg(makeTree(inventory, { path: refused }), "refused");
     expect(svg.match(/stroke="#c81e1e" stroke-width="3.5"/g)).toHaveLength(6);
