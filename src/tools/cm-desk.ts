@@ -189,7 +189,9 @@ export interface RequestFilter {
   readonly portSpace?: PortSpace;
   readonly from?: IpAddress;
   /** How long one may take to come; default: for ever. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
+  /** What is wrong when none comes. */
+  readonly late?: string;
 }
 
 /** A tool's event channel: its listener, and the links by id. */
@@ -262,9 +264,8 @@ export class CmDesk implements CmChannelUser, Disposable {
    * @throws FarpageError ETIMEDOUT, EINTR.
    */
   async request(wanted: RequestFilter = {}): Promise<CmEvent> {
-    const { timeoutMs } = wanted;
+    const { timeoutMs, late = "the peer said that it connects, and did not" } = wanted;
     const deadlineMs = performance.now() + (timeoutMs ?? 0);
-    const late = "the peer said that it connects, and did not";
     for (;;) {
       const event = this.requests.shift();
       if (event === undefined) {
@@ -327,6 +328,16 @@ export class CmDesk implements CmChannelUser, Disposable {
   /** Internal. */
   forget(link: CmLink<LinkQueues>): void {
     this.links.delete(link.id);
+  }
+
+  /**
+   * As `request`, of a peer that makes `wanted` of them, when `count` have come: the first may take
+   * for ever, each further one `timeoutMs`.
+   * @throws FarpageError ETIMEDOUT, EINTR.
+   */
+  requestOf(wanted: number, count: number, timeoutMs: number): Promise<CmEvent> {
+    const late = `${count} of ${wanted} connections came, then none for ${timeoutMs / 1000} s`;
+    return this.request({ timeoutMs: count === 0 ? undefined : timeoutMs, late });
   }
 
   /** Internal: waits for `promise`, the user's Ctrl-C or the end of the time. */

@@ -82,6 +82,18 @@ describe("ucmatose with a peer that does something else", () => {
     expect(await running).toMatchObject({ messages: 4 });
   });
 
+  it("fewer connections than agreed → ETIMEDOUT at the server, with how many came", async () => {
+    await using pair = await both(4, 31);
+    const { ended } = await serving(pair.server, { connections: 3, timeoutMs: 300 });
+    const running = connecting(pair, { connections: 2 });
+    running.catch(() => {});
+    expect(await ended).toMatchObject({
+      code: "ETIMEDOUT",
+      message: "2 of 3 connections came, then none for 0.3 s",
+    });
+    await expect(running).rejects.toMatchObject({ code: "ENOTCONN" });
+  });
+
   it("more connections than the server takes → ECONNREFUSED for the client", async () => {
     await using pair = await both(4, 31);
     const { ended } = await serving(pair.server, { connections: 1 });

@@ -122,8 +122,9 @@ class Round implements Disposable {
     const text = `ucmatose server on ${addresses.join(", ")}, port ${port}`;
     report("ready", { addresses, port }, text);
     const accepted: Promise<unknown>[] = [];
-    while (accepted.length < this.options.connections) {
-      const request = await this.desk.request();
+    const { connections, timeoutMs } = this.options;
+    while (accepted.length < connections) {
+      const request = await this.desk.requestOf(connections, accepted.length, timeoutMs);
       const talk = this.enter(this.desk.take(request, this.makeQueues()));
       const up = talk.link.accept({ responderResources: 1, initiatorDepth: 1 });
       up.catch(() => {});

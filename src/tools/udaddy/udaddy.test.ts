@@ -63,6 +63,20 @@ describe("udaddy with a peer that does something else", () => {
     await expect(asking(pair, { timeoutMs: 50 })).rejects.toMatchObject({ code: "ETIMEDOUT" });
   });
 
+  it("fewer queue pairs than agreed → ETIMEDOUT with how many came", async () => {
+    await using pair = await both(4, 41);
+    const { ended } = await serving(pair.server, { connections: 3, timeoutMs: 300 });
+    const stopped = expect(asking(pair, { connections: 2 })).rejects.toMatchObject({
+      code: "EINTR",
+    });
+    expect(await ended).toMatchObject({
+      code: "ETIMEDOUT",
+      message: "2 of 3 connections came, then none for 0.3 s",
+    });
+    pair.client.interrupt();
+    await stopped;
+  });
+
   it("fewer datagrams than agreed → ETIMEDOUT with how many came", async () => {
     await using pair = await both(4, 41);
     const { ended } = await serving(pair.server, { timeoutMs: 2_000 });

@@ -122,8 +122,9 @@ class Round implements Disposable {
     const { port } = listener;
     const text = `udaddy server on ${addresses.join(", ")}, port ${port}`;
     report("ready", { addresses, port }, text);
-    while (this.talks.length < this.options.connections) {
-      const request = await this.desk.request();
+    const { connections, timeoutMs } = this.options;
+    while (this.talks.length < connections) {
+      const request = await this.desk.requestOf(connections, this.talks.length, timeoutMs);
       const queues = this.makeQueues(request.id.devicePort);
       await this.enter(this.desk.take(request, queues)).link.accept();
     }
