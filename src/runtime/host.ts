@@ -190,11 +190,12 @@ export class Host implements AsyncDisposable {
   /**
    * Waits until `cq` holds a completion; at once when it holds one already. Wakes the lane first,
    * so that what was posted goes out. One waiter per completion queue.
-   * @throws FarpageError ESHUTDOWN when the host closes first, or what made it fail.
+   * @param signal gives the wait up, of which nothing is left then.
+   * @throws FarpageError ESHUTDOWN when the host closes first, or what made it fail; EINTR.
    */
-  async completion(cq: CompletionQueue): Promise<void> {
+  async completion(cq: CompletionQueue, signal?: AbortSignal): Promise<void> {
     if (cq.count > 0) return;
-    await this.machine.completionOf(cq, () => this.stack.lane.wake());
+    await this.machine.completionOf(cq, () => this.stack.lane.wake(), signal);
   }
 
   /**
@@ -422,10 +423,16 @@ class HostMachine implements Machine {
     return queue;
   }
 
-  completionOf(cq: CompletionQueue, wake: () => void): Promise<void> {
+  completionOf(cq: CompletionQueue, wake: () => void, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       this.failures.add(reject);
+      const onAbort = () => {
+        this.failures.delete(reject);
+        reject(new FarpageError("EINTR", "the wait for a completion was given up"));
+      };
+      signal?.addEventListener("abort", onAbort, { once: true });
       cq.requestNotify(false, () => {
+        signal?.removeEventListener("abort", onAbort);
         this.failures.delete(reject);
         this.onSettled();
         resolve();

@@ -22,7 +22,7 @@ async function connected() {
     const cq = pd.context.createCq({ depth: 16 });
     const sizes = { maxSendWr: 8, maxRecvWr: 8 };
     const qp = pd.createQp({ type: "RC", sendCq: cq, recvCq: cq, ...sizes });
-    return { qp, reader: new CompletionReader(stage.environment, cq) };
+    return { cq, qp, reader: new CompletionReader(stage.environment, cq) };
   };
   const [a, b] = [end(), end()];
   const ends = (to: QueuePair) => ({
@@ -52,6 +52,23 @@ async function connected() {
 }
 
 describe("CompletionReader", () => {
+  it("waits that are given up → nothing of them is left on the host", async () => {
+    const { stage, a } = await connected();
+    await using _ = stage;
+    const waiting = () => stage.host["machine"]["failures"].size;
+    expect(waiting()).toBe(0);
+    for (let i = 0; i < 5; i++) {
+      await expect(a.reader.next({ timeoutMs: 1 })).rejects.toMatchObject({ code: "ETIMEDOUT" });
+    }
+    const left = a.reader.next();
+    a.reader.fail(new Error("the peer is gone"));
+    await expect(left).rejects.toThrow(/gone/);
+    expect(waiting()).toBe(0);
+    const stopped = stage.host.completion(a.cq, AbortSignal.timeout(1));
+    await expect(stopped).rejects.toMatchObject({ code: "EINTR" });
+    expect(waiting()).toBe(0);
+  });
+
   it("a send and its receive → one completion each, the bytes there", async () => {
     const { stage, memory, a, b, receive, send } = await connected();
     await using _ = stage;

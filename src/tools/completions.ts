@@ -99,6 +99,7 @@ export class CompletionReader {
   private async wait(timeoutMs: number | undefined): Promise<void> {
     const { host, signal } = this.environment;
     let timer: NodeJS.Timeout | null = null;
+    const over = new AbortController();
     const failed = new Promise<never>((_, reject) => {
       this.failWaiting = reject;
       if (timeoutMs === undefined) return;
@@ -109,11 +110,12 @@ export class CompletionReader {
     });
     failed.catch(() => {});
     try {
-      await interruptible(signal, Promise.race([host.completion(this.cq), failed]));
+      await interruptible(signal, Promise.race([host.completion(this.cq, over.signal), failed]));
     } catch (error) {
       if (this.cq.count === 0) throw error;
     } finally {
       this.failWaiting = null;
+      over.abort();
       if (timer !== null) clearTimeout(timer);
     }
   }
