@@ -54,6 +54,9 @@ function acsWords(judged: Judgement, isOpen: boolean, missing: MissingFact[]): v
   const isDeciding = isOpen && walk.redirecting.length === 0;
   for (const address of walk.maybe) {
     const one = topology.functions.get(address);
+    const hop = walk.hops.find((each) => each.address === address);
+    // Known to redirect, but perhaps not on the way: the way is what is missing.
+    if (hop?.isRedirecting !== UNKNOWN) continue;
     const isPresent = one !== undefined && one.acs !== UNKNOWN && one.acs !== null;
     const why = isPresent
       ? `${address} has ACS, but its control word isn't shown: lspci -vvv as root shows it`

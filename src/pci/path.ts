@@ -200,6 +200,7 @@ function walkBetween(
   const common = met ?? noCommon(provider, client, providerUp.isWhole && clientUp.isWhole);
   // Where the two ways don't meet no port decides anything; the kernel names none either.
   const deciding = common === null ? [] : inOrder;
+  const isSure = (one: Hop) => met !== null || isOnAnyWay(one, providerUp, clientUp);
   const isWhole = met !== null || (providerUp.isWhole && clientUp.isWhole);
   return {
     providerUp,
@@ -207,8 +208,10 @@ function walkBetween(
     common,
     hops: [...up, ...down.reverse()],
     distance: isWhole ? (met === null ? providerSide.length : meet) + turn : UNKNOWN,
-    redirecting: deciding.filter((one) => one.isRedirecting === true).map(addressOf),
-    maybe: deciding.filter((one) => one.isRedirecting === UNKNOWN).map(addressOf),
+    redirecting: deciding.filter((one) => one.isRedirecting === true && isSure(one)).map(addressOf),
+    maybe: deciding
+      .filter((one) => one.isRedirecting === UNKNOWN || (one.isRedirecting && !isSure(one)))
+      .map(addressOf),
     assumed,
   };
 }
@@ -216,6 +219,15 @@ function walkBetween(
 /** Two ways that are known to the top don't meet; nor do those of two domains. */
 function noCommon(provider: PciFunction, client: PciFunction, isWhole: boolean): Fact<null> {
   return isWhole || provider.domain !== client.domain ? null : UNKNOWN;
+}
+
+/**
+ * Whether a hop is on the pair's way wherever the two ways meet. Above the bottom that is so only
+ * where the other way is known to its top: else that one may join this one lower.
+ */
+function isOnAnyWay(hop: Hop, providerUp: WayUp, clientUp: WayUp): boolean {
+  const [own, other] = hop.side === "client" ? [clientUp, providerUp] : [providerUp, clientUp];
+  return own.functions[0]?.address === hop.address || (other.isWhole && !own.isWhole);
 }
 
 function addressOf(hop: Hop): Address {

@@ -6,10 +6,11 @@ import { decodeUtf8 } from "../base/index.js";
 import { compareAddresses } from "./address.js";
 import { decodeConfig } from "./config.js";
 import type { FunctionDraft, MachineDraft, Place } from "./draft.js";
+import { type HeaderLine, hidesHeader, parseHeader } from "./header-line.js";
 import { commandLine, machineLine } from "./machine-text.js";
 import type { SourceKind } from "./report.js";
 import { isTreeLine, TreeReader } from "./tree.js";
-import { type HeaderLine, parseHeader, WordsBlock } from "./words.js";
+import { WordsBlock } from "./words.js";
 
 /** Longer lines aren't any of ours. */
 const LINE_LENGTH_MAX = 16_384;
@@ -111,6 +112,8 @@ class TextReader {
     }
     const line = raw.startsWith(">") ? raw.replace(/^(?:> ?){1,8}/, "") : raw;
     if (line === "") {
+      // Blanks before the cut may have been the beginning of a line.
+      if (isCut) return;
       this.flush();
       if (this.block !== null) this.block.hasBlankAfter = true;
       return;
@@ -197,6 +200,7 @@ class TextReader {
     const depth = line.length - text.length;
     block.depth ??= depth;
     // The beginning of another function's lines: its header is lost in a cut line before.
+    if (hidesHeader(text)) return false;
     if (depth <= block.depth && block.words?.isForeign(text) === true) return false;
     this.pending = { text, line: number, header: null };
     return true;

@@ -5,8 +5,8 @@
 
 import { busName } from "./address.js";
 import { clip, type FunctionDraft, type MachineDraft, type Place, type Value } from "./draft.js";
+import { idsOfText } from "./header-line.js";
 import type { RootBusName } from "./topology.js";
-import { idsOfText } from "./words.js";
 
 const TREE_LINE = new RegExp(
   "^[ |]*(?:-\\+-|-|\\+-|\\\\-)" +

@@ -157,7 +157,7 @@ export interface P2pPath {
    * client's. Empty where the two ways don't meet: no port matters then (`hops` shows them all).
    */
   readonly redirectPorts: readonly Address[];
-  /** Ports on the way of which it isn't known. */
+  /** Ports of which it isn't known whether they redirect, or whether they are on the way. */
   readonly maybeRedirectPorts: readonly Address[];
   /** Filled in always, also where the rule isn't reached. */
   readonly hostBridge: HostBridgeVerdict;

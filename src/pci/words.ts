@@ -1,116 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The words of `lspci -v`, `-vv`, `-vvv` (with or without `-n`, `-nn`): header lines and the lines
-// below them, told as the same facts as the bytes that they were printed from. Wording differs by
+// The words of `lspci -v`, `-vv`, `-vvv` (with or without `-n`, `-nn`): the lines below a
+// header, told as the same facts as the bytes that they were printed from. Wording differs by
 // the age of pciutils; a line that says nothing known is left alone.
 
-import { type AddressParts, parseAddress } from "./address.js";
-import { classOfName } from "./class-names.js";
 import { linkText } from "./config.js";
 import { clip, type FunctionDraft, type MachineDraft, type Place, type Value } from "./draft.js";
+import { UNKNOWN } from "./fact.js";
+import { type HeaderLine, idsOfText } from "./header-line.js";
 import type { PortType } from "./topology.js";
-import { vendorOfText } from "./vendor-names.js";
-
-/** The first line of a block. */
-export interface HeaderLine {
-  readonly parts: AddressParts;
-  readonly classCode: number | null;
-  readonly className: string | null;
-  readonly vendor: number | null;
-  readonly device: number | null;
-  readonly deviceText: string;
-  readonly revision: number | null;
-  readonly progIf: number | null;
-}
-
-const HEADER = /^((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]) (\S.*)$/;
-
-/** @returns null for a line that isn't the header of a function. */
-export function parseHeader(line: string): HeaderLine | null {
-  const match = HEADER.exec(line);
-  if (match === null) return null;
-  const parts = parseAddress(match[1] as string);
-  const split = splitClass(match[2] as string);
-  if (parts === null || split === null) return null;
-  const text = cutTrailers(split.text);
-  const ids = idsOfText(text.text);
-  return {
-    parts,
-    classCode: split.code,
-    className: split.name,
-    vendor: ids.vendor,
-    device: ids.device,
-    deviceText: clip(ids.text),
-    revision: text.revision,
-    progIf: text.progIf,
-  };
-}
-
-function splitClass(rest: string): { code: number; name: string | null; text: string } | null {
-  // With -n: `0604: 8086:2f04 (rev 02)`, of old also `Class 0604: …`.
-  const numeric = /^(?:Class )?([0-9a-f]{4}): (.*)$/.exec(rest);
-  if (numeric !== null) {
-    const text = numeric[2] as string;
-    if (!/^[0-9a-f]{4}:[0-9a-f]{4}\b/.test(text)) return null;
-    return { code: Number.parseInt(numeric[1] as string, 16), name: null, text };
-  }
-  const colon = rest.indexOf(": ");
-  if (colon < 0) return null;
-  const head = rest.slice(0, colon);
-  const text = rest.slice(colon + 2);
-  // With -nn: `PCI bridge [0604]: …`.
-  const both = /^(.{1,80}) \[([0-9a-f]{4})\]$/.exec(head);
-  if (both !== null) {
-    return { code: Number.parseInt(both[2] as string, 16), name: both[1] as string, text };
-  }
-  const code = classOfName(head);
-  return code === null ? null : { code, name: head, text };
-}
-
-function cutTrailers(text: string): {
-  text: string;
-  revision: number | null;
-  progIf: number | null;
-} {
-  let progIf: number | null = null;
-  let revision: number | null = null;
-  const prog = text.lastIndexOf(" (prog-if ");
-  if (prog >= 0) {
-    const value = /^ \(prog-if ([0-9a-f]{2})\b/.exec(text.slice(prog));
-    if (value !== null) progIf = Number.parseInt(value[1] as string, 16);
-    text = text.slice(0, prog);
-  }
-  const rev = text.lastIndexOf(" (rev ");
-  if (rev >= 0) {
-    const value = /^ \(rev ([0-9a-f]{2})\)/.exec(text.slice(rev));
-    if (value !== null) revision = Number.parseInt(value[1] as string, 16);
-    text = text.slice(0, rev);
-  }
-  return { text, revision, progIf };
-}
-
-/** Numbers of `8086:2f04`, `Name Of It [8086:2f04]`, `Intel Corporation Device 09a2`. */
-export function idsOfText(text: string): {
-  vendor: number | null;
-  device: number | null;
-  text: string;
-} {
-  const numeric = /^([0-9a-f]{4}):([0-9a-f]{4})$/.exec(text.trim());
-  if (numeric !== null) return pair(numeric[1] as string, numeric[2] as string, "");
-  const both = /^(.*) \[([0-9a-f]{4}):([0-9a-f]{4})\]$/.exec(text.trim());
-  if (both !== null) return pair(both[2] as string, both[3] as string, both[1] as string);
-  const vendor = vendorOfText(text);
-  if (vendor === null) return { vendor: null, device: null, text };
-  const device = /^Device ([0-9a-f]{4})$/.exec(vendor.rest);
-  return {
-    vendor: vendor.id,
-    device: device === null ? null : Number.parseInt(device[1] as string, 16),
-    text,
-  };
-}
-
-function pair(vendor: string, device: string, text: string) {
-  return { vendor: Number.parseInt(vendor, 16), device: Number.parseInt(device, 16), text };
-}
 
 const PORT_WORDS: readonly (readonly [string, PortType])[] = [
   ["Root Complex Integrated Endpoint", "rc-endpoint"],
@@ -223,7 +120,9 @@ export class WordsBlock {
    */
   end(isWhole: boolean): void {
     if (!isWhole || !this.isVerbose) return;
-    if (!this.hasBus && !this.draft.has("header")) this.tell("header", 0);
+    const kind = this.draft.number("class");
+    const isBridgeClass = kind === 0x0604 || kind === 0x0607 || kind === UNKNOWN;
+    if (!this.hasBus && !isBridgeClass && !this.draft.has("header")) this.tell("header", 0);
     if (this.hasRegions) this.tell("bars", true);
     if (this.isDenied) return;
     if (!this.seen.has("express")) this.tell("pcie", false);
@@ -466,7 +365,7 @@ export class WordsBlock {
     if (counts !== null) {
       this.tell("sriov.total", Number(counts[1]));
       const isOn = this.draft.flag("sriov.on");
-      if (isOn !== "unknown") this.tell("sriov.enabled", isOn ? Number(counts[2]) : 0);
+      if (isOn !== UNKNOWN) this.tell("sriov.enabled", isOn ? Number(counts[2]) : 0);
       return true;
     }
     const places = /VF offset: ([0-9]{1,5}), stride: ([0-9]{1,5})/.exec(text);
