@@ -15,19 +15,26 @@ import { createLog } from "./log.js";
 import { observing } from "./observe.js";
 import { ATTACH_OPTIONS, checkOptions, defaultDataDirectory } from "./options.js";
 import type { Reporter } from "./reporter.js";
+import { isAboutSession, runSession } from "./session.js";
 import { type StopCause, StopSignal } from "./signals.js";
 
 export async function runAttach(
   uris: readonly string[],
-  raw: unknown,
+  raw: Readonly<Record<string, unknown>>,
   reporter: Reporter,
 ): Promise<void> {
+  if (isAboutSession(uris, raw)) return runSession(uris, raw, reporter);
   const options = checkOptions(ATTACH_OPTIONS, raw);
+  if (uris.length === 0) {
+    throw new FarpageError("EINVAL", "name a volume: rnbd://IP[,IP…][:PORT]/NAME");
+  }
   const stop = new StopSignal();
   const [target, ...more] = sameServer(uris);
   const attached = await AttachHost.start({
     addresses: options.address,
     target,
+    morePaths: options.path,
+    ...(options.policy === undefined ? {} : { policy: options.policy }),
     moreVolumes: more.map(({ volume }) => volume),
     nbdConnectionCountMax: options.nbdConnections,
     nbd: options.nbd ?? socketIn(options.data ?? defaultDataDirectory(), target.volume),
@@ -42,6 +49,7 @@ export async function runAttach(
     ...observing("attach", options),
     log: createLog(options),
     onSession: (up, text) => reporter.event(up ? "connected" : "disconnected", { text }, text),
+    onPath: (up, path, text) => reporter.event(up ? "path-up" : "path-down", { path, text }, text),
   });
   reporter.event("ready", attachedFields(attached), attachedText(attached));
   let signal: StopCause;

@@ -10,11 +10,13 @@ import { FarpageError, helloOf, type Instance, listInstances } from "../runtime/
  * @param target a process id, a command's name, an address of the host, or a control socket's path;
  *   undefined: the only one that runs.
  * @param data its state folder.
+ * @param names commands that it can be one of; default any.
  * @throws FarpageError ENOENT when none is meant, EINVAL when several are, listing them.
  */
 export async function findInstance(
   target: string | undefined,
   data: string | undefined,
+  names: readonly string[] = [],
 ): Promise<Instance> {
   if (target?.includes("/")) return helloOf(resolve(target));
   const all = await listInstances();
@@ -22,6 +24,7 @@ export async function findInstance(
   const found = all.filter(
     (instance) =>
       (target === undefined || isCalled(instance, target)) &&
+      (target !== undefined || names.length === 0 || names.includes(instance.name)) &&
       (folder === null || (instance.data !== null && realPath(instance.data) === folder)),
   );
   const [first] = found;

@@ -120,8 +120,10 @@ common(program.command("serve"))
 
 endpoint(common(program.command("attach")))
   .description("volumes of a server as an NBD endpoint here")
-  .argument("<uri...>", "rnbd://IP[,IP…][:PORT]/NAME; several of one server may be named")
-  .requiredOption("--address <ip>", "local address to connect from; may be repeated", collect)
+  .argument("[uri...]", "rnbd://IP[,IP…][:PORT]/NAME; several of one server may be named")
+  .option("--address <ip>", "local address to connect from; may be repeated", collect)
+  .option("--path <[source@]destination>", "a further path; may be repeated", collectWhole)
+  .option("--policy <name>", "round-robin, min-inflight (default) or min-latency")
   .option("--data <dir>", "folder of the NBD socket when --nbd is not given")
   .option("--readonly", "open the volumes for reading only", false)
   .option("--connections <n>", "RC connections that carry requests", "1")
@@ -144,6 +146,11 @@ endpoint(common(program.command("attach")))
     onOff,
     true,
   )
+  .optionsGroup("Of an instance that runs (attach [INSTANCE] with one of these, or --policy):")
+  .option("--status", "its session, paths and connections", false)
+  .option("--add-path <[source@]destination>", "adds a path; may be repeated", collectWhole)
+  .option("--remove-path <[source@]destination>", "takes a path away", collectWhole)
+  .option("--reset-counters", "counts from 0 again", false)
   .action((uris, options) => run(options.json, (reporter) => runAttach(uris, options, reporter)));
 
 common(program.command("copy"))

@@ -11,8 +11,10 @@ import {
   parseAccessRule,
   parseExport,
   parseNbdEndpoint,
+  parsePath,
   parseSize,
   parseVolume,
+  RTRS_PATH_POLICIES,
 } from "../runtime/index.js";
 import { PERF_KINDS, PERF_VERBS } from "../tools/index.js";
 
@@ -87,9 +89,24 @@ export const SERVE_OPTIONS = z.object({
   alwaysInvalidate: z.boolean(),
 });
 
+/** By Linux's names, short and long. */
+const policy = z
+  .string()
+  .transform((name) => POLICY_NAMES[name] ?? name)
+  .pipe(
+    z.enum(RTRS_PATH_POLICIES, `one of ${RTRS_PATH_POLICIES.join(", ")} (rr, mi, ml) is wanted`),
+  );
+const POLICY_NAMES: Readonly<Record<string, string>> = {
+  rr: "round-robin",
+  mi: "min-inflight",
+  ml: "min-latency",
+};
+
 export const ATTACH_OPTIONS = z.object({
   ...COMMON,
-  address: z.array(ipAddress).min(1),
+  address: z.array(ipAddress, "a local address to connect from is wanted").min(1),
+  path: z.array(parsed(parsePath)).default([]),
+  policy: policy.optional(),
   nbd: parsed(parseNbdEndpoint).optional(),
   nbdConnections,
   data: z.string().optional(),
@@ -107,6 +124,16 @@ export const COPY_OPTIONS = z.object({
   connections: wholeNumber(1, 64),
   timeout: seconds,
   quiet: z.boolean(),
+});
+
+/** `attach` on an instance that runs. */
+export const SESSION_OPTIONS = z.object({
+  json: z.boolean(),
+  data: z.string().optional(),
+  addPath: z.array(z.string()).default([]),
+  removePath: z.array(z.string()).default([]),
+  policy: policy.optional(),
+  resetCounters: z.boolean(),
 });
 
 export const BENCH_OPTIONS = z.object({

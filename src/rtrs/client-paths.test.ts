@@ -201,7 +201,7 @@ describe("a path fails", () => {
     const startNs = pair.pipe.nowNs;
     for (let block = 0; block < 6; block++) pair.write(block, 40 + block);
     pair.untilIdle();
-    expect(pair.pipe.nowNs - startNs).toBeLessThan(6 * SECOND);
+    expect(pair.pipe.nowNs - startNs).toBeLessThan(3 * SECOND);
     expect(pair.clientNotes.errnos).toEqual(new Array(6).fill(0));
     pair.pipe.run(20 * SECOND);
     expect(pathOf(pair, 1).counters.reconnectsFailed).toBeGreaterThan(1);

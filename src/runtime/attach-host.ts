@@ -12,16 +12,30 @@ import {
   type StreamListener,
 } from "../os/index.js";
 import { RNBD_ACCESS, RnbdClient, type RnbdDevice } from "../rnbd/index.js";
+import { RtrsClient, type RtrsPathPolicy } from "../rtrs/index.js";
 import { Failure } from "./failure.js";
 import type { Log } from "./log.js";
 import { NbdEndpoint } from "./nbd-endpoint.js";
-import { type ObserveOptions, observed } from "./observe/index.js";
+import { type ObserveOptions, observed, type SessionControlRequest } from "./observe/index.js";
+import {
+  controlSession,
+  type PathListener,
+  type PathSpec,
+  pairPaths,
+  type SessionStatus,
+  tellOfPaths,
+} from "./session/index.js";
 import { Stack } from "./stack.js";
 import { formatSize, type NbdEndpointAddress, nbdUri, type RnbdUri } from "./uri.js";
 
 export interface AttachHostOptions extends ObserveOptions {
   readonly addresses: readonly IpAddress[];
+  /** Each of its addresses is a path, from `addresses` of the same family in turn. */
   readonly target: RnbdUri;
+  /** Further paths of the session. */
+  readonly morePaths?: readonly PathSpec[];
+  /** How paths are chosen, default min-inflight. */
+  readonly policy?: RtrsPathPolicy;
   /** Further volumes of the same server, opened in the same session; no name twice. */
   readonly moreVolumes?: readonly string[];
   readonly nbd: NbdEndpointAddress;
@@ -47,6 +61,8 @@ export interface AttachHostOptions extends ObserveOptions {
    * listens the log says it.
    */
   readonly onSession?: (up: boolean, text: string) => void;
+  /** The same for a path, while the session has several. */
+  readonly onPath?: PathListener;
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
@@ -80,6 +96,7 @@ export class AttachHost {
   readonly failed: Promise<never>;
   private readonly stack: Stack;
   private readonly client: RnbdClient;
+  private readonly session: RtrsClient;
   private readonly devices: readonly RnbdDevice[];
   private readonly endpoint: NbdEndpoint;
   private readonly log: Log;
@@ -89,6 +106,7 @@ export class AttachHost {
     readonly options: AttachHostOptions;
     readonly stack: Stack;
     readonly client: RnbdClient;
+    readonly session: RtrsClient;
     readonly devices: readonly RnbdDevice[];
     readonly endpoint: NbdEndpoint;
     readonly failure: Failure;
@@ -101,6 +119,8 @@ export class AttachHost {
     this.stack = stack;
     this.backend = stack.backend;
     this.client = parts.client;
+    this.session = parts.session;
+    if (stack.observer !== null) stack.observer.onSession = (request) => this.control(request);
     this.devices = parts.devices;
     this.readOnly = this.first.limits.readOnly;
     this.endpoint = endpoint;
@@ -121,6 +141,23 @@ export class AttachHost {
       sizeBytes: limits.sizeBytes,
       readOnly: limits.readOnly,
     }));
+  }
+
+  /** How the session and its paths are. */
+  get status(): SessionStatus {
+    return this.control({});
+  }
+
+  /**
+   * Changes the session's paths and policy, and tells how it is then.
+   * @throws FarpageError as `controlSession`.
+   */
+  control(change: Omit<SessionControlRequest, "request">): SessionStatus {
+    try {
+      return controlSession(this.session, this.stack.addresses, { request: "session", ...change });
+    } finally {
+      this.stack.lane.wake();
+    }
   }
 
   private get first(): RnbdDevice {
@@ -147,7 +184,7 @@ export class AttachHost {
     try {
       // Before the server is bothered: a taken socket is the commonest mistake.
       listener = await listenStream(options.nbd, { poller: stack.poller, backend: stack.backend });
-      const client = openClient(options, stack, failure);
+      const { client, session } = openClient(options, stack, failure);
       const devices = await openVolumes(options, stack, client, failure);
       const exports = new NbdExports();
       for (const device of devices) {
@@ -161,7 +198,7 @@ export class AttachHost {
       for (const memory of server.memories) client.registerMemory(memory);
       const endpoint = new NbdEndpoint(server, listener, options.log);
       stack.lane.add(endpoint);
-      return new AttachHost({ options, stack, client, devices, endpoint, failure });
+      return new AttachHost({ options, stack, client, session, devices, endpoint, failure });
     } catch (error) {
       listener?.close();
       await stack.close();
@@ -198,37 +235,39 @@ export class AttachHost {
   }
 }
 
-function openClient(options: AttachHostOptions, stack: Stack, failure: Failure): RnbdClient {
+function openClient(
+  options: AttachHostOptions,
+  stack: Stack,
+  failure: Failure,
+): { readonly client: RnbdClient; readonly session: RtrsClient } {
   const { target } = options;
-  const destination = target.addresses[0] as IpAddress;
-  const source = stack.addresses.find((own) => own.family === destination.family);
-  if (source === undefined) {
-    throw new FarpageError(
-      "EADDRNOTAVAIL",
-      `none of the addresses given is IPv${destination.family}, as ${destination} is`,
-    );
-  }
-  const client = new RnbdClient(
-    {
-      context: stack.context,
-      cm: stack.cm,
-      memory: stack.memory,
-      random: stack.random.fork("rtrs"),
-    },
-    {
-      sessionName: options.sessionName ?? defaultSessionName(stack.random.nextU32()),
-      paths: [{ source, destination }],
-      port: target.port,
-      connectionCount: options.connectionCount ?? 1,
-      invalidate: options.invalidate ?? true,
-      ...(options.ioTimeoutMs === undefined ? {} : { ioTimeoutNs: options.ioTimeoutMs * 1e6 }),
-    },
-  );
-  tellOfSession(client, options, destination);
+  const paths = pairPaths(target.addresses, options.morePaths ?? [], stack.addresses);
+  const environment = {
+    context: stack.context,
+    cm: stack.cm,
+    memory: stack.memory,
+    random: stack.random.fork("rtrs"),
+  };
+  const settings = {
+    sessionName: options.sessionName ?? defaultSessionName(stack.random.nextU32()),
+    paths,
+    port: target.port,
+    policy: options.policy ?? "min-inflight",
+    connectionCount: options.connectionCount ?? 1,
+    invalidate: options.invalidate ?? true,
+    ...(options.ioTimeoutMs === undefined ? {} : { ioTimeoutNs: options.ioTimeoutMs * 1e6 }),
+  };
+  let session!: RtrsClient;
+  const client = new RnbdClient(environment, settings, (user) => {
+    session = new RtrsClient(environment, settings, user);
+    return session;
+  });
+  tellOfPaths(client, session, options.log, options.onPath);
+  tellOfSession(client, options, paths[0]?.destination as IpAddress);
   client.onFailed = (error) => failure.fail(error);
   client.connect();
   stack.lane.add(client);
-  return client;
+  return { client, session };
 }
 
 /** Has people told what the session and its devices go through. */

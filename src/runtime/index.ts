@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: MIT
 export { FarpageError, IpAddress, type Memory } from "../base/index.js";
 export { localAddressTowards } from "../os/index.js";
-export { type AccessRule, parseAccessFile, parseAccessRule } from "../rtrs/index.js";
+export {
+  type AccessRule,
+  parseAccessFile,
+  parseAccessRule,
+  RTRS_PATH_POLICIES,
+  type RtrsPathPolicy,
+} from "../rtrs/index.js";
 export { type AttachedVolume, AttachHost, type AttachHostOptions } from "./attach-host.js";
 export {
   BENCH_TEST,
@@ -38,12 +44,20 @@ export {
   listInstances,
   type ObserveOptions,
   receiveTrace,
+  type SessionControlRequest,
   STATISTICS,
   type TraceControlRequest,
   type TraceResult,
 } from "./observe/index.js";
 export { type PciMachine, readPciMachine } from "./pci-machine.js";
 export { type ExportedVolume, ServerHost, type ServerHostOptions } from "./server-host.js";
+export {
+  type PathSpec,
+  type PathStatus,
+  parsePath,
+  SESSION_STATUS,
+  type SessionStatus,
+} from "./session/index.js";
 export {
   formatSize,
   type NbdEndpointAddress,

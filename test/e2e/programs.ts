@@ -22,8 +22,14 @@ export class Farpage {
   readonly exited: Promise<number | null>;
   private readonly waiters: { name: string; from: number; resolve: (event: Event) => void }[] = [];
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    this.child = spawn(process.execPath, [MAIN, ...args, "--json"], {
+  /** @param inside a command that runs it somewhere else, such as `ip netns exec NAME`. */
+  constructor(
+    args: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+    inside: readonly string[] = [],
+  ) {
+    const [program = "", ...rest] = [...inside, process.execPath, MAIN, ...args, "--json"];
+    this.child = spawn(program, rest, {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, ...env },
     });

@@ -54,6 +54,8 @@ const TRANSITIONS: Readonly<Record<ClientPathState, readonly ClientPathState[]>>
 
 /** Local ACK timeout code for queue pairs of our own: 4.096 us x 2^17 = 0.54 s, eight in a row. */
 const ACK_TIMEOUT_CODE = 17;
+/** Half of that where another path can take over. */
+const ACK_TIMEOUT_CODE_OF_SEVERAL = 16;
 /**
  * What a server that goes by it is asked for: 2.1 s, as Linux's client does. Software RoCE of Linux
  * 6.1 loses a connection for half a minute when this runs out under a reply (facts page 16), so it
@@ -386,7 +388,7 @@ export class ClientPath implements ConnectionOwner, RtrsClientPath {
       initiatorDepth: 0,
       retryCount: 7,
       rnrRetryCount: 7,
-      ackTimeout: ACK_TIMEOUT_CODE,
+      ackTimeout: this.owner.hasSeveralPaths ? ACK_TIMEOUT_CODE_OF_SEVERAL : ACK_TIMEOUT_CODE,
       peerAckTimeout: SERVER_ACK_TIMEOUT_CODE,
       timeoutNs: settings.connectTimeoutNs,
     });

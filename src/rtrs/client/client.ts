@@ -76,8 +76,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
   private pathError: FarpageError | null = null;
 
   /**
-   * @throws FarpageError EINVAL for an option out of range; ENOMEM when the device has no more
-   *   protection domains.
+   * @throws FarpageError EINVAL for an option out of range; ENOMEM: no more protection domains.
    */
   constructor(environment: RtrsEnvironment, options: RtrsClientOptions, user: RtrsClientUser) {
     this.environment = environment;
@@ -236,14 +235,14 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.memories.remove(memory);
   }
 
-  /** Takes a request; null when there is none, or no session yet: `onPermitAvailable` follows. */
+  /** Takes a request; null when there is none or no session yet: `onPermitAvailable` follows. */
   acquire(): ClientRequest | null {
     return this.take(false);
   }
 
   /**
-   * Takes a request even when `acquire` has none left: for the few messages that must get through
-   * while everything else waits for them, such as opening devices again after a reconnect.
+   * Takes a request even when `acquire` has none left: for the few messages that everything else
+   * waits for, such as opening devices again after a reconnect.
    */
   acquireReserved(): ClientRequest | null {
     return this.take(true);
@@ -261,9 +260,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   /**
-   * Asks the server for `dataLength` bytes, to be written to `request.memory`. Preconditions: the
-   * request is acquired and not in flight; 0 <= dataLength <= maxIoBytes; its memory is registered
-   * and holds the range.
+   * Asks the server for 0 .. maxIoBytes `dataLength` bytes, to be written to `request.memory`, which
+   * is registered and holds the range. Preconditions: the request is acquired and not in flight.
    */
   submitRead(request: ClientRequest, dataLength: number): void {
     this.requests.submit(request, true, dataLength);
@@ -334,6 +332,10 @@ export class RtrsClient implements Machine, ClientPathOwner {
 
   get generation(): number {
     return this.state === "CONNECTED" ? this.upCount : 0;
+  }
+
+  get hasSeveralPaths(): boolean {
+    return this.paths.length > 1;
   }
 
   get measuresLatency(): boolean {
@@ -473,10 +475,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
 
   private breakPaths(): void {
     this.requests.isBroken = false;
-    for (const path of this.pathSet.list) {
-      if (!path.isBroken) continue;
-      path.fail(new FarpageError("ECONNRESET", "the connection takes no more requests"));
-    }
+    const error = new FarpageError("ECONNRESET", "the connection takes no more requests");
+    for (const path of this.pathSet.list) if (path.isBroken) path.fail(error);
   }
 
   private startClosing(error: FarpageError, errno: number): void {

@@ -54,6 +54,7 @@ export interface ClientPathOwner {
    * starts at 0 may make the session at the server, any other only join it.
    */
   readonly generation: number;
+  readonly hasSeveralPaths: boolean;
   /** Whether latencies are wanted more often than heartbeats tell them. */
   readonly measuresLatency: boolean;
   /**

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { ControlClient, helloOf, type Instance, listInstances } from "./control-client.js";
 export { type ObserveOptions, Observer, observed } from "./observer.js";
-export type { TraceControlRequest } from "./protocol.js";
+export type { SessionControlRequest, TraceControlRequest } from "./protocol.js";
 export { makeRuntimeFolder, runtimeFolder } from "./runtime-folder.js";
 export { type HostStatistics, STATISTICS } from "./statistics.js";
 export { receiveTrace, type TraceResult } from "./trace-client.js";

@@ -10,6 +10,7 @@ import {
   CONTROL_VERSION,
   type ControlRequest,
   type Hello,
+  type SessionControlRequest,
   type TraceControlRequest,
 } from "./protocol.js";
 import { runtimeFolder } from "./runtime-folder.js";
@@ -35,6 +36,8 @@ export interface ObserveOptions {
 /** See the head of the file. */
 export class Observer {
   readonly traces: Traces;
+  /** Answers questions about the client session of an instance that has one. */
+  onSession: ((request: SessionControlRequest) => Readonly<Record<string, unknown>>) | null = null;
   private readonly link: TracedLink;
   private readonly device: Device;
   private readonly options: ObserveOptions;
@@ -103,6 +106,9 @@ export class Observer {
       }
       case "trace":
         return this.startTrace(request);
+      case "session":
+        if (this.onSession !== null) return { reply: { session: this.onSession(request) } };
+        throw new FarpageError("EOPNOTSUPP", "this instance has no session with a server");
       default:
         throw new FarpageError("EINVAL", "there is nothing to stop");
     }

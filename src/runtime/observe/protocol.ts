@@ -4,6 +4,7 @@
 // trace is over, and the asker may say `stop`. Both sides check everything that they read.
 
 import { z } from "zod";
+import { RTRS_PATH_POLICIES } from "../../rtrs/index.js";
 
 /** Changes when an older asker would misunderstand. */
 export const CONTROL_VERSION = 1;
@@ -27,6 +28,15 @@ export const REQUESTS = {
     ringBytes: z.number().int().positive().optional(),
   }),
   stop: z.strictObject({ request: z.literal("stop") }),
+  /** Of instances with a client session: its state, after these changes. */
+  session: z.strictObject({
+    request: z.literal("session"),
+    policy: z.enum(RTRS_PATH_POLICIES).optional(),
+    addPaths: z.array(z.string().max(128)).max(16).optional(),
+    removePaths: z.array(z.string().max(128)).max(16).optional(),
+    /** Counters from 0 again. */
+    reset: z.boolean().optional(),
+  }),
 } as const;
 
 export const REQUEST = z.discriminatedUnion("request", [
@@ -34,9 +44,11 @@ export const REQUEST = z.discriminatedUnion("request", [
   REQUESTS.stat,
   REQUESTS.trace,
   REQUESTS.stop,
+  REQUESTS.session,
 ]);
 export type ControlRequest = z.infer<typeof REQUEST>;
 export type TraceControlRequest = z.infer<typeof REQUESTS.trace>;
+export type SessionControlRequest = z.infer<typeof REQUESTS.session>;
 
 /** Who an instance is. */
 export const HELLO = z.object({
