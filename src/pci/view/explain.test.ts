@@ -130,7 +130,13 @@ describe("explain", () => {
     [{ isListed: true, listedAs: "Haswell" }, "which the kernel lists as Haswell"],
     [{ isListed: true, isSameBusOnly: true }, "for pairs of the same root bus only"],
   ] as const)("a root bus %j", (facts, text) => {
-    expect(rootText({ ...ROOT, ...facts } as RootVerdict)).toContain(text);
+    expect(rootText({ ...ROOT, ...facts } as RootVerdict, "7.1")).toContain(text);
+  });
+
+  it("a root bus whose entry was taken out of the list has no release that lists it", () => {
+    const text = rootText({ ...ROOT, listedSince: "5.5" }, "7.1");
+    expect(text).toMatch(/does not list$/);
+    expect(rootText({ ...ROOT, listedSince: "5.15" }, "5.9")).toContain("5.15 and later");
   });
 });
 

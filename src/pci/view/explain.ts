@@ -202,7 +202,7 @@ function hostBridgeLines(path: P2pPath): string[] {
   const { hostBridge } = path;
   return [
     `Processor: ${hostBridge.cpuReason}`,
-    ...hostBridge.roots.map((root) => `${rootText(root)}.`),
+    ...hostBridge.roots.map((root) => `${rootText(root, path.kernel)}.`),
     ...sameBusLines(path),
     `So the host bridge ${hostBridgeAnswer(path)}.`,
   ];
@@ -228,11 +228,11 @@ function hostBridgeAnswer(path: P2pPath): string {
 function hostBridgeSummary(path: P2pPath): string[] {
   const { hostBridge } = path;
   if (hostBridge.cpuRule === true) return [`  host bridge: ${hostBridge.cpuReason}`];
-  return hostBridge.roots.map((root) => `  host bridge: ${rootText(root)}`);
+  return hostBridge.roots.map((root) => `  host bridge: ${rootText(root, path.kernel)}`);
 }
 
 /** A root bus as the list rule sees it. */
-export function rootText(root: RootVerdict): string {
+export function rootText(root: RootVerdict, kernel: string): string {
   const { rootBus, representative, vendorId, deviceId } = root;
   if (representative === null) return `root bus ${rootBus} has no device that could stand for it`;
   if (representative === UNKNOWN) return `what stands first on root bus ${rootBus} is unknown`;
@@ -240,22 +240,33 @@ export function rootText(root: RootVerdict): string {
     vendorId === UNKNOWN || deviceId === UNKNOWN
       ? "whose numbers are unknown"
       : `${hex(vendorId, 4)}:${hex(deviceId, 4)}`;
-  return `root bus ${rootBus} stands by ${representative} ${id}, ${listText(root)}`;
+  return `root bus ${rootBus} stands by ${representative} ${id}, ${listText(root, kernel)}`;
 }
 
-function listText(root: RootVerdict): string {
+function listText(root: RootVerdict, kernel: string): string {
   if (root.isEligible === false) {
     return "which can't stand for it: it is neither device 00.0 nor a root port";
   }
   if (root.isListed === UNKNOWN) return "and whether the kernel lists that is unknown";
   if (!root.isListed) {
-    const since = root.listedSince === null ? "" : ` (kernel ${root.listedSince} and later do)`;
-    return `which the kernel does not list${since}`;
+    const since = root.listedSince;
+    const isLater = since !== null && isNewer(since, kernel);
+    return `which the kernel does not list${isLater ? ` (kernel ${since} and later do)` : ""}`;
   }
   const doubt = root.isEligible === UNKNOWN ? ", if it may stand for it" : "";
   const name = root.listedAs === null ? "" : ` as ${root.listedAs}`;
   const only = root.isSameBusOnly === true ? ", for pairs of the same root bus only" : "";
   return `which the kernel lists${name}${only}${doubt}`;
+}
+
+/** Whether a release is newer than another: `5.15` than `5.9`; what is under review than all. */
+function isNewer(release: string, than: string): boolean {
+  const parse = (text: string) => text.split(".").map(Number);
+  const [major = Number.NaN, minor = 0] = parse(release);
+  const [thanMajor = Number.NaN, thanMinor = 0] = parse(than);
+  if (Number.isNaN(thanMajor)) return false;
+  if (Number.isNaN(major)) return true;
+  return major > thanMajor || (major === thanMajor && minor > thanMinor);
 }
 
 function linkLine(path: P2pPath): string | null {

@@ -87,18 +87,22 @@ function nameOf(pci: PciFunction, ids: PciIds): string | null {
   return `${vendor ?? hex(vendorId, 4)} ${deviceId === UNKNOWN ? "?" : hex(deviceId, 4)}`;
 }
 
-/** Words of vendors' names that say little in a narrow column. */
+/** A vendor's name, up to the word that says which kind of company it is: little in a column. */
 const VENDOR_WORDS = new RegExp(
-  "^(?:NVIDIA Corporation|Intel Corporation|Advanced Micro Devices, Inc\\. \\[AMD(?:/ATI)?\\]|" +
-    "Mellanox Technologies|Samsung Electronics Co Ltd|Micron Technology,? Inc|Red Hat, Inc\\.|" +
-    "Broadcom(?: Inc\\. and subsidiaries| Limited| / LSI)?|PMC-Sierra Inc\\.|[\\w-]+, Inc\\.?)\\s+",
+  "^(?:Broadcom / LSI|" +
+    "(?:[\\w&./-]+,? ){1,4}?" +
+    "(?:Corporation|Corp\\.|Inc\\.?|Limited|Ltd\\.?|Technologies|Instruments)" +
+    "(?: and subsidiaries)?(?: \\[AMD(?:/ATI)?\\])?)\\s+",
 );
+/** What stands in brackets and is no name to sell by: a mode, an interface, a port's number. */
+const NO_NAME = /^AMD|^NVM Express$|DNAND| mode$|^[\dx: ]+$/i;
 
 function shorten(name: string | null, pci: PciFunction): string {
   if (name === null) return pci.names.class ?? "unknown device";
   const bracketed = [...name.matchAll(/\[([^\]]+)\]/g)].at(-1)?.[1];
-  const isMarketing = bracketed !== undefined && !/^AMD|^NVM Express$|DNAND| mode$/.test(bracketed);
-  return isMarketing ? bracketed : name.replace(VENDOR_WORDS, "");
+  return bracketed !== undefined && !NO_NAME.test(bracketed)
+    ? bracketed
+    : name.replace(VENDOR_WORDS, "");
 }
 
 export function hex(value: number, digits: number): string {
