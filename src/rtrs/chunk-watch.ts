@@ -18,7 +18,7 @@ export interface WatchedChunks {
   readonly memory: Memory;
   /** A request has come: the chunk is the server's from here to `release`. */
   handOver(chunk: number): void;
-  /** It is sound. Of a read the first `dataLength` bytes are for the answer, the server's to fill. */
+  /** It is sound. A read's first `dataLength` bytes are for the answer, the server's to fill. */
   accept(chunk: number, isRead: boolean, dataLength: number): void;
   /** The request is over, and the chunk the peer's. */
   release(chunk: number): void;

@@ -216,9 +216,10 @@ describe("a server with", () => {
       [0x0100, "EPROTO"],
     ] as const) {
       const pair = new Pair({ connectAttemptsMax: 1 });
-      const raw = new VersionedServer(new TestHost("192.0.2.7", 7), version);
-      pair.pipe.hosts.push(raw.host);
-      pair.serverHost = raw.host;
+      const serverHost = new TestHost("192.0.2.7", 7);
+      const raw = new VersionedServer(serverHost, version);
+      pair.pipe.hosts.push(serverHost);
+      pair.serverHost = serverHost;
       const notes = new ClientNotes();
       const host = new TestHost("192.0.2.8", 8);
       pair.pipe.hosts.push(host);

@@ -2,11 +2,12 @@
 // Peers that do what a test tells them, right or wrong: an RTRS client and an RTRS server by hand,
 // on verbs and the connection manager.
 
-import type { Machine, Memory } from "../base/index.js";
+import type { IpAddress, Machine, Memory, MemorySource } from "../base/index.js";
 import type { CmEvent, CmId, EventChannel } from "../cm/index.js";
 import {
   ACCESS,
   type CompletionQueue,
+  type Context,
   type MemoryRegion,
   type ProtectionDomain,
   type QueuePair,
@@ -28,7 +29,16 @@ import {
   rtrsRequestImmediate,
   writeRtrsInfoRequest,
 } from "../wire/index.js";
-import type { TestHost } from "./pair.fixture.js";
+import type { RtrsEnvironment } from "./index.js";
+
+/** What a raw peer needs of the host that it is on. */
+export interface RawHost {
+  readonly address: IpAddress;
+  readonly context: Context;
+  readonly environment: Pick<RtrsEnvironment, "cm">;
+  readonly memory: MemorySource;
+  readonly machines: Machine[];
+}
 
 /** One connection of a raw peer, with everything that has completed on it. */
 export interface RawConnection {
@@ -40,12 +50,13 @@ export interface RawConnection {
 }
 
 const RECEIVE_BYTES = 1024;
+const SEND_BYTES = 32_768;
 /** Queue depth that raw peers speak; chunk 7 fits an immediate and does not exist. */
 export const RAW_DEPTH = 7;
 
 /** What raw client and raw server share: memory, connections, posting. */
 export class RawPeer implements Machine {
-  readonly host: TestHost;
+  readonly host: RawHost;
   readonly pd: ProtectionDomain;
   readonly channel: EventChannel;
   /** 64 KiB: sends come from the first half, receives go to the second. */
@@ -53,8 +64,10 @@ export class RawPeer implements Machine {
   readonly region: MemoryRegion;
   readonly connections: RawConnection[] = [];
   readonly requests: CmEvent[] = [];
+  /** Where the next send's payload goes: what is under way is left alone. */
+  private sendOffset = 0;
 
-  constructor(host: TestHost) {
+  constructor(host: RawHost) {
     this.host = host;
     this.pd = host.context.allocPd();
     this.channel = host.environment.cm.createChannel();
@@ -79,9 +92,10 @@ export class RawPeer implements Machine {
     return connection;
   }
 
-  postReceives(connection: RawConnection, count: number): void {
+  /** Posts receives into the slots from `first` on; a slot's number is its `wrId`. */
+  postReceives(connection: RawConnection, count: number, first = 0): void {
     const wr = new RecvWorkRequest();
-    for (let i = 0; i < count; i++) {
+    for (let i = first; i < first + count; i++) {
       const sge = wr.sges[0] as (typeof wr.sges)[number];
       sge.address = this.memory.address + 32_768 + i * RECEIVE_BYTES;
       sge.length = RECEIVE_BYTES;
@@ -99,9 +113,11 @@ export class RawPeer implements Machine {
     change: (wr: SendWorkRequest) => void = () => {},
   ): void {
     const wr = new SendWorkRequest();
-    this.memory.bytes.set(bytes);
+    if (this.sendOffset + bytes.length > SEND_BYTES) this.sendOffset = 0;
+    this.memory.bytes.set(bytes, this.sendOffset);
     const sge = wr.sges[0] as (typeof wr.sges)[number];
-    sge.address = this.memory.address;
+    sge.address = this.memory.address + this.sendOffset;
+    this.sendOffset += bytes.length;
     sge.length = bytes.length;
     sge.lkey = this.region.lkey;
     wr.sgeCount = bytes.length === 0 ? 0 : 1;
@@ -138,11 +154,11 @@ export class RawClient extends RawPeer {
   chunks: readonly RtrsDescriptor[] = [];
   /** Of its requests to connect. */
   reconnectCount = 1;
-  private readonly server: TestHost;
+  private readonly server: { readonly address: IpAddress };
   private readonly tag: number;
 
   /** @param tag tells its UUIDs and its name, `raw` + tag, from those of others; 0 .. 255. */
-  constructor(host: TestHost, server: TestHost, tag = 0) {
+  constructor(host: RawHost, server: { readonly address: IpAddress }, tag = 0) {
     super(host);
     this.server = server;
     this.tag = tag;
@@ -224,7 +240,7 @@ export class RawServer extends RawPeer {
   readonly chunkMemory: Memory;
   readonly chunkRegion: MemoryRegion;
 
-  constructor(host: TestHost, change: Partial<RtrsConnectReply> = {}) {
+  constructor(host: RawHost, change: Partial<RtrsConnectReply> = {}) {
     super(host);
     this.reply = {
       errno: 0,

@@ -270,6 +270,9 @@ export class ServerChunks {
     const length = Math.min(HEADER_BYTES_MAX, this.chunkBytes - offset);
     const start = chunk * this.chunkBytes + offset;
     for (let i = 0; i < length; i++) this.headerView.setUint8(i, bytes[start + i] as number);
+    // A header is good for one request: an immediate that comes again finds none (BAD_TYPE).
+    bytes[start] = 0;
+    bytes[start + 1] = 0;
     return length;
   }
 

@@ -13,7 +13,7 @@ import type { ChunkWatch, WatchedChunks } from "../../src/rtrs/index.js";
 
 const STATE = { PEERS: 0, TAKEN: 1, ACCEPTED: 2 } as const;
 
-/** Somebody who may change the memory at each moment the server looks at it. */
+/** Somebody who may change the memory at each moment at which the server looks. */
 export type FetchListener = (memory: Memory, offset: number, length: number) => void;
 
 export class FetchWatch implements ChunkWatch {
