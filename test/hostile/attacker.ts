@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A client that speaks RTRS and RNBD correctly until a test tells it otherwise: every number that it
-// puts on the wire can be replaced by a lie.
+// A client that speaks RTRS and RNBD correctly until a test tells it otherwise: every number that
+// it puts on the wire can be replaced by a lie.
 
 import type { Machine } from "../../src/base/index.js";
-import {
-  RAW_DEPTH,
-  RawClient,
-  type RawConnection,
-  type RawHost,
-} from "../../src/rtrs/raw.fixture.js";
 import {
   ACCESS,
   type MemoryRegion,
@@ -38,6 +32,7 @@ import {
   writeRtrsReadHeader,
   writeRtrsWriteHeader,
 } from "../../src/wire/index.js";
+import { RAW_DEPTH, RawClient, type RawConnection, type RawHost } from "../support/raw-peer.js";
 
 export const CHUNK_BYTES = 16_384;
 export const CHUNK_COUNT = RAW_DEPTH;

@@ -99,7 +99,7 @@ describe("packets of others", () => {
     wire = new Wire();
   });
 
-  it("another client's QPN and the very next PSN, from one's own address → dropped: ADDRESS", () => {
+  it("another client's QPN and next PSN, from one's own address → dropped: ADDRESS", () => {
     const { request, drops } = wire;
     const before = drops[DROP_REASON.ADDRESS] as number;
     for (const step of [0, 1, 2]) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// A client that takes all there is: permits, connections, paths, sessions, memory, time. What it can
-// take is bounded, and what it took comes back when it is gone.
+// A client that takes all there is: permits, connections, paths, sessions, memory, time. What it
+// can take is bounded, and what it took comes back when it is gone.
 
 import { describe, expect, it } from "vitest";
 import { ERRNO } from "../../src/base/index.js";
-import type { RawConnection } from "../../src/rtrs/raw.fixture.js";
 import { decodeRtrsConnectReply, RNBD_OP } from "../../src/wire/index.js";
+import type { RawConnection } from "../support/raw-peer.js";
 import { CHUNK_BYTES, CHUNK_COUNT, rnbd } from "./attacker.js";
 import { MS, PATH_COUNT_MAX, Scene, SECOND, SESSION_COUNT_MAX } from "./scene.js";
 

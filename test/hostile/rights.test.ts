@@ -3,8 +3,8 @@
 
 import { describe, expect, it } from "vitest";
 import { ERRNO } from "../../src/base/index.js";
-import type { RawConnection } from "../../src/rtrs/raw.fixture.js";
 import { decodeRtrsConnectReply, RNBD_ACCESS, RNBD_OP } from "../../src/wire/index.js";
+import type { RawConnection } from "../support/raw-peer.js";
 import { type Attacker, rnbd } from "./attacker.js";
 import { FIXED_BYTE, OWN_BYTE, Scene, VOLUME_BYTES, type VolumeName } from "./scene.js";
 
@@ -128,7 +128,7 @@ describe("sessions and paths", () => {
     scene.expectNobodyHarmed();
   });
 
-  it("a path into another's session, its UUID known, from an address without rights → EACCES", () => {
+  it("a path into another's session, from an address without its rights → EACCES", () => {
     const scene = new Scene();
     const victim = scene.attacker(66, 5);
     scene.open(victim, "own");

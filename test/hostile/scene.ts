@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A server with its access rules, a bystander whose every byte is checked, and hostile clients beside
-// it. Whatever those do, at the end of every scene the bystander's session is the one that it was and
-// its disk is right, no byte outside of what the server gave was written, and none was sent.
+// A server with its access rules, a bystander whose every byte is checked, and hostile clients
+// beside it. Whatever those do, at the end of every scene the bystander's session is the one that
+// it was and its disk is right, no byte outside of what the server gave was written, and none was
+// sent.
 
 import { assert, IpAddress, type Memory } from "../../src/base/index.js";
 import { FileDevice } from "../../src/block/index.js";
@@ -12,11 +13,11 @@ import {
   RtrsServer,
   type RtrsServerOptions,
 } from "../../src/rtrs/index.js";
-import type { RawHost } from "../../src/rtrs/raw.fixture.js";
 import { SimDisk, type SimHost, SimPlatter, SimWorld } from "../../src/sim/index.js";
 import { containsSecret, fillSecret, GuardedMemorySource } from "../fuzz/guarded-memory.js";
 import { DiskWorkload } from "../sim/disk-workload.js";
 import { buildStack, type SimStack } from "../sim/stack.js";
+import type { RawHost } from "../support/raw-peer.js";
 import { Attacker, CHUNK_BYTES, CHUNK_COUNT, type Request, rnbd, UNTOUCHED } from "./attacker.js";
 
 export const MS = 1_000_000;

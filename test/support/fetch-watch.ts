@@ -17,7 +17,7 @@ const STATE = { PEERS: 0, TAKEN: 1, ACCEPTED: 2 } as const;
 export type FetchListener = (memory: Memory, offset: number, length: number) => void;
 
 export class FetchWatch implements ChunkWatch {
-  /** Bytes fetched, and requests handed over, of all paths; what shows that anything was watched. */
+  /** Bytes fetched, and requests handed over, of all paths: whether anything was watched. */
   fetchedBytes = 0;
   handOvers = 0;
   /** Called ahead of each fetch, with the memory as the device knows it. */
