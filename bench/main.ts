@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// `npm run bench -- [rdma|block|secure]... [--rounds N] [--json FILE] [--backend B]`
+// `npm run bench -- [rdma|block|secure|copy]... [--rounds N] [--json FILE] [--backend B]`
 
 import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { blockComparisons } from "./block.js";
+import { copyComparisons } from "./copy.js";
 import { type Comparison, compare, type Row, table } from "./ratio.js";
 import { rdmaComparisons } from "./rdma.js";
 import { secureComparisons } from "./secure.js";
@@ -19,7 +20,7 @@ const { values, positionals } = parseArgs({
   },
 });
 const rounds = Number(values.rounds);
-const groups = positionals.length === 0 ? ["rdma", "block", "secure"] : positionals;
+const groups = positionals.length === 0 ? ["rdma", "block", "secure", "copy"] : positionals;
 const machine = {
   cpu: cpus()[0]?.model ?? "unknown",
   cores: cpus().length,
@@ -41,6 +42,7 @@ if (groups.includes("rdma")) await measure(rdmaComparisons(values.backend));
 for (const [group, prepare] of [
   ["block", blockComparisons],
   ["secure", secureComparisons],
+  ["copy", copyComparisons],
 ] as const) {
   if (!groups.includes(group)) continue;
   const { comparisons, close } = await prepare(values.backend);

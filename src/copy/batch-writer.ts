@@ -85,6 +85,7 @@ export class BatchWriter {
 
   addHardLink(item: CopyItem, first: string): number {
     this.clear(COPY_ACTION.HARDLINK, item.target);
+    this.record.size = item.stat.size;
     return this.append(textBytes(first));
   }
 

@@ -224,8 +224,10 @@ export class Batches {
     const bytes = stat.kind === "file" ? stat.size : 0;
     progress.filesDone++;
     progress.bytesDone += bytes;
-    if (action !== COPY_ACTION.CHECK) return;
-    progress.filesSkipped++;
-    progress.bytesSkipped += bytes;
+    // Of a second name nothing but the name is sent.
+    if (action === COPY_ACTION.CHECK || action === COPY_ACTION.HARDLINK) {
+      progress.bytesSkipped += bytes;
+    }
+    if (action === COPY_ACTION.CHECK) progress.filesSkipped++;
   }
 }

@@ -150,7 +150,7 @@ export class SinkFile implements CopyIoOwner {
     if (!this.isComplete() || this.sums.whole(this.size) !== crc) return ERRNO.EILSEQ;
     const result = this.file.finish(this.size, attributes);
     this.close();
-    return -result;
+    return result < 0 ? -result : 0;
   }
 
   close(): void {

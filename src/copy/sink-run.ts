@@ -173,7 +173,9 @@ export class SinkRun {
         const target = this.linkTarget();
         const refused = target === "" ? ERRNO.EINVAL : checkRecordPath(target);
         if (refused !== 0) return this.failed(refused);
-        return this.done(tree.makeHardLink(record.path, target));
+        const result = tree.makeHardLink(record.path, target);
+        if (result >= 0) this.skip(record.size);
+        return this.done(result);
       }
       case COPY_ACTION.ATTRIBUTES: {
         if (decodeExtra(record.extra) === null) return this.failed(ERRNO.EPROTO);
@@ -198,8 +200,7 @@ export class SinkRun {
     const { counters } = this;
     counters.files++;
     counters.skippedFiles++;
-    counters.bytes += this.record.size;
-    counters.skippedBytes += this.record.size;
+    this.skip(this.record.size);
     return COPY_RESULT.HAVE;
   }
 
@@ -237,6 +238,11 @@ export class SinkRun {
     if (result < 0) return this.failed(-result);
     this.counters.files++;
     return COPY_RESULT.DONE;
+  }
+
+  private skip(bytes: number): void {
+    this.counters.bytes += bytes;
+    this.counters.skippedBytes += bytes;
   }
 
   private failed(errno: number): number {
