@@ -12,8 +12,10 @@ const ROOT_PART = /^pci([0-9a-f]{4,8}):([0-9a-f]{2})$/;
 const GROUP_PATH =
   /(?:^|\/)kernel\/iommu_groups\/([0-9]{1,6})\/(type|devices\/([0-9a-f:.]{7,16}))$/;
 const GROUPS_FOLDER = /(?:^|\/)kernel\/iommu_groups$/;
-/** Folders below a function whose children are the kernel's names. */
+/** Folders whose children are the kernel's names. */
 const NAME_FOLDERS = new Set(["nvme", "net", "infiniband", "drm", "block", "ata", "misc", "dax"]);
+/** Levels between a function and a folder of names: a SCSI disk has four, one behind USB seven. */
+const NAME_DEPTH_MAX = 12;
 const TEXT_BYTES_MAX = 4096;
 
 /** Whether paths of `entries` are those of a sysfs. */
@@ -78,8 +80,8 @@ class SysfsReader {
       return;
     }
     if (child === undefined) this.attribute(draft, name, entry);
-    else if (NAME_FOLDERS.has(name)) this.kernelName(draft, rest);
     else if (name === "p2pmem") this.memory(draft, child, entry);
+    else this.kernelName(draft, rest);
   }
 
   end(): void {
@@ -266,11 +268,19 @@ class SysfsReader {
     if (match !== null) this.tell(draft, `sysfs.${name}`, Number(match[1]));
   }
 
+  /**
+   * Names stand right below the function (`nvme/nvme0`) or below what it carries
+   * (`virtio0/net/eth0`, `ata1/host0/target0:0:0/0:0:0:0/block/sda`), where a bridge's own
+   * functions never are: those are located before.
+   */
   private kernelName(draft: FunctionDraft, rest: readonly string[]): void {
-    const name = rest[1] as string;
-    // `ata` and `nvme` hold more folders; only the first level names the function.
-    if (rest.length === 2 || rest.length === 3) {
-      if (/^[a-zA-Z][\w.-]{0,63}$/.test(name)) draft.addKernelName(name);
+    const depth = Math.min(rest.length - 1, NAME_DEPTH_MAX);
+    for (let i = 0; i < depth; i++) {
+      if (!NAME_FOLDERS.has(rest[i] as string)) continue;
+      const name = rest[i + 1] as string;
+      // `ata` and `nvme` hold more folders; only the first level names the function.
+      if (rest.length - i <= 3 && /^[a-zA-Z][\w.-]{0,63}$/.test(name)) draft.addKernelName(name);
+      return;
     }
   }
 
