@@ -4,7 +4,7 @@
 import { type CaseContext, check, type InteropCase } from "../case.js";
 import type { Farpage } from "../farpage.js";
 import type { Guest } from "../guest.js";
-import { bandwidthOf, checkLog, fioCommand, fioInGuest, markLog } from "./rnbd-tools.js";
+import { bandwidthOf, checkLog, fioCommand, fioInGuest, markLog, until } from "./rnbd-tools.js";
 
 const DIRECTION = "farpage to kernel";
 /** Name of the null_blk device that is made. */
@@ -197,6 +197,71 @@ async function outage(context: CaseContext): Promise<string> {
   return `12 s cut; ${figures}`;
 }
 
+/** A path of `farpage attach --status --json`, as far as it matters here. */
+interface PathStatus {
+  readonly state: string;
+  readonly stats: {
+    readonly rdma: {
+      readonly reads: number;
+      readonly writes: number;
+      readonly failed_over: number;
+    };
+    readonly reconnects: { readonly ok: number };
+  };
+}
+
+/** Two paths to the kernel's server under load; one is cut, and comes back. */
+async function twoPaths(context: CaseContext): Promise<string> {
+  const { guest, network, run, farpage, here, there, folder } = context;
+  const mark = await markLog(guest);
+  await exportDevices(guest);
+  const url = `rnbd://${inUri(there(0))},${inUri(there(1))}/ram0`;
+  const own = ["--address", here(0), "--address", here(1)];
+  const socket = `${folder}/nbd`;
+  const client = farpage("attach", url, ...own, "--policy", "rr", "--nbd", `unix:${socket}`);
+  await client.event("ready");
+  const status = async (): Promise<readonly PathStatus[]> => {
+    const asking = farpage("attach", `${client.process.pid}`, "--status");
+    const { paths } = await asking.event("session");
+    await asking.end();
+    return paths as readonly PathStatus[];
+  };
+  const carried = ({ stats }: PathStatus) => stats.rdma.reads + stats.rdma.writes;
+  const uri = `nbd+unix:///ram0?socket=${socket}`;
+  const more = "--rw=randrw --verify_backlog=64 --time_based --runtime=60";
+  const load = run(...fioHere(uri, 48, more));
+  const settled = load.then(
+    () => null,
+    (error: Error) => error,
+  );
+  await until("both paths carry requests", 60, async () =>
+    (await status()).every((path) => carried(path) > 50),
+  );
+  const tap = network.tap(guest.host, 1);
+  context.finally(async () => {
+    await network.ip("link", "set", tap, "up");
+  });
+  const from = client.events.length;
+  const cutMs = performance.now();
+  await network.ip("link", "set", tap, "down");
+  await client.event("path-down", from);
+  const failoverMs = Math.round(performance.now() - cutMs);
+  await network.ip("link", "set", tap, "up");
+  await client.event("path-up", from, 120_000);
+  const backSeconds = Math.round((performance.now() - cutMs) / 1000);
+  const error = await settled;
+  check(error === null, "fio is content", `${error?.message ?? ""}\n${client.evidence()}`);
+  const lost = client.events.some(({ event }) => event === "disconnected");
+  check(!lost, "the session was never lost", client.evidence());
+  const [, second] = await status();
+  check(second?.stats.reconnects.ok === 1, "the cut path came back", client.evidence());
+  const movedCount = second?.stats.rdma.failed_over ?? 0;
+  await client.stop();
+  await checkLog(guest, mark);
+  const times = `failover after ${failoverMs} ms, back after ${backSeconds} s`;
+  return `${movedCount} requests moved, ${times}; ${bandwidthOf(await load)}`;
+}
+
 export const RNBD_SERVER_CASES: readonly InteropCase[] = [
   {
     id: "rnbd-server-copy",
@@ -246,5 +311,14 @@ export const RNBD_SERVER_CASES: readonly InteropCase[] = [
     ips: [4],
     needs: ["rnbd-modules", "fio"],
     run: outage,
+  },
+  {
+    id: "rnbd-server-paths",
+    title: "two paths, one cut and healed under fio --verify",
+    direction: DIRECTION,
+    ips: [4, 6],
+    needs: ["rnbd-modules", "fio"],
+    timeoutSeconds: 600,
+    run: twoPaths,
   },
 ];

@@ -56,6 +56,32 @@ describe("rnbd client: the session is lost and comes back", () => {
     expect(taken()).toEqual(["0:0", "1:0", "2:0"]);
   });
 
+  it("what lost paths may have left → settled by SESS_INFO, before OPEN and before any I/O", () => {
+    const device = open();
+    submit(device, WRITE, 0, 8);
+    pump();
+    server.answerAll();
+    server.take();
+    loop.lose();
+    loop.unsettledCount = 3;
+    const onRequest = server.onRequest.bind(server);
+    server.onRequest = (request) => {
+      onRequest(request);
+      if (server.log.at(-1) === "SESS_INFO") loop.unsettledCount--;
+    };
+    loop.allow();
+    pump();
+    const info = "SESS_INFO";
+    expect(server.take().slice(1)).toEqual([
+      "up",
+      ...[info, info, info],
+      "OPEN vol1",
+      "WRITE.100@1 0+4096",
+    ]);
+    server.answerAll();
+    expect(taken()).toEqual(["0:0"]);
+  });
+
   it("lost again before the devices are open → once more, nothing twice in a session", () => {
     const device = open();
     submit(device, WRITE, 0, 8);

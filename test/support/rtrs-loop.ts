@@ -93,7 +93,8 @@ export interface RtrsLoopOptions {
 export class RtrsLoop implements RtrsSession {
   state: RtrsClientState = "IDLE";
   readonly lastError = null;
-  readonly unsettledCount = 0;
+  /** Answers of SESS_INFO that are wanted before anything else; the test counts them down. */
+  unsettledCount = 0;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
   readonly headerBytes: number;

@@ -260,8 +260,8 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   /**
-   * Asks the server for 0 .. maxIoBytes `dataLength` bytes, to be written to `request.memory`, which
-   * is registered and holds the range. Preconditions: the request is acquired and not in flight.
+   * Asks the server for 0 .. maxIoBytes bytes, to be written to `request.memory`, which is
+   * registered and holds the range. Preconditions: the request is acquired and not in flight.
    */
   submitRead(request: ClientRequest, dataLength: number): void {
     this.requests.submit(request, true, dataLength);
