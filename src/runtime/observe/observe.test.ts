@@ -18,6 +18,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Pcapng, readPcapng } from "../../../test/support/pcapng-reader.js";
 import { ACCESS } from "../../verbs/index.js";
 import { type Host, openHost } from "../host.js";
+import { SILENT_LOG } from "../log.js";
 import { loopback } from "../loopback.fixture.js";
 import { ControlClient, helloOf, type Instance, listInstances } from "./control-client.js";
 import { ControlServer } from "./control-server.js";
@@ -148,6 +149,19 @@ describe("a trace from the first packet on", () => {
         .map((packet) => Buffer.from(packet.bytes).toString("hex"))
         .sort();
     expect(bytesOf(right, "in")).toEqual(bytesOf(left, "out"));
+  });
+
+  it.runIf(existsSync("/dev/full"))("its disk is full → told once, the host goes on", async () => {
+    const errors: string[] = [];
+    const a = await openHost({
+      addresses: [loopback(++lastAddress)],
+      traceFile: "/dev/full",
+      log: { ...SILENT_LOG, error: (text) => errors.push(text) },
+    });
+    hosts.push(a);
+    await talk(a, await observedHost("b"), 3, 100_000);
+    await a.stack.until(() => errors.length > 0 && a.stack.observer?.traces.count === 0, 10_000);
+    expect(errors).toEqual([expect.stringMatching(/^the trace has ended: .*ENOSPC/)]);
   });
 
   it("a file that can't be written → the host does not open, and says why", async () => {
