@@ -34,7 +34,12 @@ export class Area implements Disposable {
     this.memory = environment.host.map({ length: Math.max(1, length) });
     this.bytes = this.memory.bytes;
     this.view = this.memory.view;
-    this.mr = pd.registerMr(this.memory, { access });
+    try {
+      this.mr = pd.registerMr(this.memory, { access });
+    } catch (error) {
+      this.environment.host.stack.memory.free(this.memory);
+      throw error;
+    }
   }
 
   /** Deregisters and frees it. Preconditions: no request names it any more. */

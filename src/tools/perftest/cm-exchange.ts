@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // perftest's conversation with -R: SENDs on an RC connection of its own, beside the one under test.
 
-import { FarpageError, type Memory } from "../../runtime/index.js";
+import { FarpageError } from "../../runtime/index.js";
 import {
-  type MemoryRegion,
   type ProtectionDomain,
   type QueuePair,
   RecvWorkRequest,
@@ -11,6 +10,7 @@ import {
   SendWorkRequest,
   WC_STATUS,
 } from "../../verbs/index.js";
+import { Area } from "../area.js";
 import { CompletionReader, completionFailure } from "../completions.js";
 import type { ToolEnvironment } from "../environment.js";
 import { hangUp, type PerfLink, type QpMaker } from "./cm-links.js";
@@ -25,14 +25,15 @@ import {
 /** Messages are short and answered one by one; a few receives are plenty. */
 const SLOT_BYTES = 64;
 const RECEIVES = 4;
+/** What is said, and behind it each receive's slot. */
+const AREA_BYTES = (RECEIVES + 1) * SLOT_BYTES;
 const LEAVE_GRACE_MS = 1_000;
 
 /** This side's half of a conversation: memory, queues, and the queue pair when it is wanted. */
 export class CmExchangeEnd implements QpMaker {
   readonly reader: CompletionReader;
   readonly sends: CompletionReader;
-  readonly memory: Memory;
-  readonly mr: MemoryRegion;
+  readonly area: Area;
   private readonly pd: ProtectionDomain;
   private readonly queues;
 
@@ -43,8 +44,7 @@ export class CmExchangeEnd implements QpMaker {
     this.queues = { sendCq, recvCq, maxSendWr: 4, maxRecvWr: RECEIVES };
     this.sends = new CompletionReader(environment, sendCq);
     this.reader = new CompletionReader(environment, recvCq);
-    this.memory = environment.host.map({ length: 4096 });
-    this.mr = pd.registerMr(this.memory);
+    this.area = new Area(environment, pd, AREA_BYTES);
   }
 
   createQp(): QueuePair {
@@ -65,8 +65,9 @@ export class CmExchangeEnd implements QpMaker {
     const wr = new RecvWorkRequest();
     wr.wrId = slot;
     wr.sgeCount = 1;
-    const entry = { address: this.mr.address + slot * SLOT_BYTES, length: SLOT_BYTES };
-    Object.assign(wr.sges[0] ?? {}, { ...entry, lkey: this.mr.lkey });
+    const { mr } = this.area;
+    const entry = { address: mr.address + slot * SLOT_BYTES, length: SLOT_BYTES };
+    Object.assign(wr.sges[0] ?? {}, { ...entry, lkey: mr.lkey });
     qp.postRecv(wr);
   }
 }
@@ -99,6 +100,7 @@ export class CmExchange extends Exchange {
 
   close(): void {
     this.link.destroy();
+    this.end.area.free();
   }
 
   protected encodePlace(place: Place): Uint8Array {
@@ -110,8 +112,9 @@ export class CmExchange extends Exchange {
   }
 
   protected async tell(bytes: Uint8Array): Promise<void> {
-    const { mr, memory, sends } = this.end;
-    memory.bytes.set(bytes, 0);
+    const { area, sends } = this.end;
+    const { mr } = area;
+    area.bytes.set(bytes, 0);
     this.wr.sendFlags = SEND_FLAG.SIGNALED;
     this.wr.sgeCount = 1;
     const entry = { address: mr.address, length: bytes.length, lkey: mr.lkey };
@@ -122,7 +125,7 @@ export class CmExchange extends Exchange {
   }
 
   protected async hear(length: number, timeoutMs: number): Promise<Uint8Array> {
-    const { reader, memory } = this.end;
+    const { reader, area } = this.end;
     const wc = await reader.next(Number.isFinite(timeoutMs) ? { timeoutMs } : {});
     if (wc.status === WC_STATUS.WR_FLUSH_ERR) throw lostConnection();
     if (wc.status !== WC_STATUS.SUCCESS) throw completionFailure(wc, "a message of the peer");
@@ -133,7 +136,7 @@ export class CmExchange extends Exchange {
         `the peer says ${byteLength} bytes where perftest says ${length}; is it the same test?`,
       );
     }
-    const bytes = memory.bytes.slice(wrId * SLOT_BYTES, wrId * SLOT_BYTES + length);
+    const bytes = area.bytes.slice(wrId * SLOT_BYTES, wrId * SLOT_BYTES + length);
     this.end.postReceive(this.link.queues.qp, wrId);
     return bytes;
   }

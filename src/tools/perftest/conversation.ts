@@ -115,6 +115,7 @@ async function converseByCm(
     return { exchange, desk, local: link.id.localAddress };
   } catch (error) {
     desk.close();
+    end.area.free();
     throw error;
   }
 }

@@ -108,6 +108,47 @@ describe("a perftest server by RDMA CM", () => {
   );
 });
 
+describe("what a run leaves on its host", () => {
+  it.each([
+    ["by TCP", false, "write"],
+    ["by RDMA CM", true, "send"],
+  ] as const)(
+    "%s: when it is through, and when its peer stops half-way: nothing",
+    async (_, cm, verb) => {
+      await using there = await Stage.open(loopback(2));
+      await using here = await Stage.open(loopback(3));
+      const used = () =>
+        [there, here].flatMap(({ host }) => [
+          host.stack.memory.allocatedBytes,
+          host.stack.device.queuePairs().length,
+        ]);
+      const before = used();
+      for (const iterations of [20, 1_000_000]) {
+        const some = { verb, kind: "lat", cm, iterations } as const;
+        const { served, port } = await serve(Stage.beside(there), some);
+        const own = { ...optionsOf(some), server: loopback(2), port };
+        const client = Stage.beside(here);
+        const running = runPerftest(client.environment, own);
+        if (iterations > 20) {
+          running.catch(() => {});
+          await client.heard("connected");
+          client.interrupt();
+          await expect(running).rejects.toMatchObject({ code: "EINTR" });
+          await expect(served).rejects.toThrow();
+        } else {
+          await Promise.all([served, running]);
+        }
+        expect(used()).toEqual(before);
+      }
+      const nobody = { ...optionsOf({ verb, kind: "bw", cm }), server: loopback(2), port: 1 };
+      await expect(runPerftest(here.environment, nobody)).rejects.toMatchObject({
+        code: "ECONNREFUSED",
+      });
+      expect(used()).toEqual(before);
+    },
+  );
+});
+
 describe("a perftest client", () => {
   it("nobody there → ECONNREFUSED, by TCP and by RDMA CM", async () => {
     await using there = await Stage.open(loopback(2));

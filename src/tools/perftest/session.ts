@@ -2,7 +2,7 @@
 // Both sides' queue pairs connected and their memories known, ready for a test.
 
 import { randomInt } from "node:crypto";
-import { FarpageError, IpAddress, type Memory } from "../../runtime/index.js";
+import { FarpageError, IpAddress } from "../../runtime/index.js";
 import {
   ACCESS,
   type AddressHandle,
@@ -17,6 +17,7 @@ import {
   WC_STATUS,
   WR_OPCODE,
 } from "../../verbs/index.js";
+import { Area } from "../area.js";
 import type { CmDesk } from "../cm-desk.js";
 import { CompletionReader, completionFailure } from "../completions.js";
 import type { ToolEnvironment } from "../environment.js";
@@ -45,7 +46,7 @@ export class Session implements Disposable {
   readonly sendCq: CompletionQueue;
   readonly recvCq: CompletionQueue;
   /** This side's bytes, then, from `spanBytes` on, those for the peer. */
-  readonly memory: Memory;
+  readonly memory: Area;
   readonly mr: MemoryRegion;
   readonly spanBytes: number;
   private readonly desk: CmDesk | null;
@@ -77,10 +78,10 @@ export class Session implements Disposable {
     this.sendCq = pd.context.createCq({ depth: options.txDepth + 8 });
     this.recvCq = pd.context.createCq({ depth: options.rxDepth + 8 });
     this.spanBytes = spanOf(options, agreement);
-    this.memory = environment.host.map({ length: 2 * this.spanBytes });
     const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = ACCESS;
     const access = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC;
-    this.mr = pd.registerMr(this.memory, { access });
+    this.memory = new Area(environment, pd, 2 * this.spanBytes, access);
+    this.mr = this.memory.mr;
   }
 
   /**
@@ -90,17 +91,32 @@ export class Session implements Disposable {
    */
   static async open(environment: ToolEnvironment, options: PerfOptions): Promise<Session> {
     const pd = environment.host.openDevice().allocPd();
+    try {
+      return await Session.over(environment, options, pd);
+    } catch (error) {
+      pd.context.close();
+      throw error;
+    }
+  }
+
+  private static async over(
+    environment: ToolEnvironment,
+    options: PerfOptions,
+    pd: ProtectionDomain,
+  ): Promise<Session> {
     const conversation = await converse(environment, options, pd);
+    let session: Session | null = null;
     try {
       const mtuMax = Math.min(options.mtu ?? 4096, ...environment.host.stack.device.activeMtus);
       const agreement = await agree(conversation.exchange, mtuMax);
       checkDatagramSize(options, agreement);
-      const session = new Session(environment, options, pd, conversation, agreement);
+      session = new Session(environment, options, pd, conversation, agreement);
       await session.connect();
       return session;
     } catch (error) {
       conversation.exchange.close();
       conversation.desk?.close();
+      session?.close();
       throw error;
     }
   }
@@ -171,6 +187,8 @@ export class Session implements Disposable {
   close(): void {
     this.exchange.close();
     this.desk?.close();
+    this.queuePair?.destroy();
+    this.memory.free();
     this.pd.context.close();
     this.environment.host.wake();
   }
