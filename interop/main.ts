@@ -2,13 +2,23 @@
 // `npm run interop`: farpage on this side, stock Debian kernels in QEMU as its peers. See
 // docs/interop.md.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { InteropCase } from "./case.js";
 import { CASES } from "./cases/index.js";
 import { type Kernel, prepareKernel, prepareRnbd } from "./kernel.js";
-import { countsOf, lineOf, type Result, summaryOf, tableOf, writePage } from "./matrix.js";
+import {
+  countsOf,
+  lineOf,
+  merged,
+  type Result,
+  type Run,
+  summaryOf,
+  tableOf,
+  writePage,
+} from "./matrix.js";
 import { Network } from "./network.js";
 import { choose, type Options, parseOptions, USAGE } from "./options.js";
 import { type Need, provideBase, provideNeeds, whyNotHere } from "./packages.js";
@@ -90,6 +100,15 @@ async function runJobs(
   return results;
 }
 
+/** What `--json` of this command has written. */
+function readRun(path: string): Run {
+  return JSON.parse(readFileSync(path, "utf8")) as Run;
+}
+
+function namesOf(cases: readonly InteropCase[]): string[] {
+  return cases.map(({ id }) => id);
+}
+
 function report(options: Options, results: readonly Result[], kernel: Kernel): void {
   const setting = {
     kernel: `Linux ${kernel.release} (Debian ${kernel.version})`,
@@ -98,10 +117,14 @@ function report(options: Options, results: readonly Result[], kernel: Kernel): v
     date: new Date().toISOString().slice(0, 10),
   };
   say(`\n${setting.kernel}, ${setting.accelerator}\n\n${tableOf(results)}\n`);
+  const all =
+    options.earlier === null
+      ? results
+      : merged(readRun(options.earlier), { setting, results }, namesOf(CASES));
   if (options.json !== null) {
-    writeFileSync(options.json, `${JSON.stringify({ setting, results }, null, 2)}\n`);
+    writeFileSync(options.json, `${JSON.stringify({ setting, results: all }, null, 2)}\n`);
   }
-  if (options.docs) writePage(PAGE, results, setting);
+  if (options.docs) writePage(PAGE, all, setting);
 }
 
 async function main(): Promise<number> {

@@ -95,6 +95,26 @@ export function summaryOf({ passed, failed, skipped }: Counts): string {
   return `${tests}\n${passed} passed, ${failed} failed, ${skipped} skipped`;
 }
 
+/** One run, as `--json` writes it. */
+export interface Run {
+  readonly setting: Setting;
+  readonly results: readonly Result[];
+}
+
+/**
+ * An earlier run's results with those of a later one put in, in the order of `ids`; cases that are
+ * no more are left out.
+ * @throws when the earlier one had another kernel.
+ */
+export function merged(earlier: Run, later: Run, ids: readonly string[]): Result[] {
+  if (earlier.setting.kernel !== later.setting.kernel) {
+    throw new Error(`the earlier run was on ${earlier.setting.kernel}: run all cases again`);
+  }
+  const keyOf = (result: Result) => `${result.id} ${result.ip}`;
+  const all = new Map([...earlier.results, ...later.results].map((one) => [keyOf(one), one]));
+  return ids.flatMap((id) => [...all.values()].filter((result) => result.id === id));
+}
+
 /** Puts the matrix between the marks of the page. @throws when they are not there. */
 export function writePage(path: string, results: readonly Result[], setting: Setting): void {
   const page = readFileSync(path, "utf8");

@@ -15,7 +15,8 @@ export const USAGE = `usage: npm run interop -- [options]
   --keep          leave the guest of the last case running, and say how to reach it
   --capture       write the packets of each case into the run's folder
   --json FILE     write the results there
-  --docs          put the matrix into docs/interop.md; for full runs
+  --earlier FILE  what an earlier run's --json wrote: fills in what this one leaves out
+  --docs          put the matrix into docs/interop.md; for full runs, or with --earlier
   --kvm           guests on /dev/kvm instead of software emulation
   --cache DIR     kernel and modules (default: $XDG_CACHE_HOME/farpage-interop)
 `;
@@ -27,6 +28,7 @@ export interface Options {
   readonly keep: boolean;
   readonly capture: boolean;
   readonly json: string | null;
+  readonly earlier: string | null;
   readonly docs: boolean;
   readonly kvm: boolean;
   readonly cache: string;
@@ -42,17 +44,20 @@ export function parseOptions(args: readonly string[]): Options {
       ...{ smoke: flag, list: flag, keep: flag, capture: flag, docs: flag, kvm: flag },
       only: { type: "string", multiple: true, default: [] },
       json: { type: "string" },
+      earlier: { type: "string" },
       cache: { type: "string" },
     },
   });
   const only = [...values.only, ...positionals].flatMap((words) => words.split(/[\s,]+/));
-  if (values.docs && (values.smoke || only.length > 0)) {
-    throw new TypeError("--docs is for a full run: without --smoke and --only");
+  const isPartial = values.smoke || only.length > 0;
+  if (values.docs && isPartial && values.earlier === undefined) {
+    throw new TypeError("--docs is for a full run: --smoke and --only need --earlier with it");
   }
   const caches = process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
-  const { smoke, list, keep, capture, docs, kvm, json } = values;
+  const { smoke, list, keep, capture, docs, kvm } = values;
+  const [json, earlier] = [values.json ?? null, values.earlier ?? null];
   const cache = resolve(values.cache ?? join(caches, "farpage-interop"));
-  return { smoke, list, keep, capture, docs, kvm, only, json: json ?? null, cache };
+  return { smoke, list, keep, capture, docs, kvm, only, json, earlier, cache };
 }
 
 /** The cases that the options choose, in their order, each once per IP version. */

@@ -13,12 +13,20 @@ async function kernelConnects(context: CaseContext): Promise<undefined> {
   const { here, guest } = context;
   const server = context.farpage("rping", "--server", "--persistent", "-V", "--address", here());
   await server.event("ready listening");
-  const ping = `rping -c -C 1 -V -a ${here()}`;
-  const loop = `for i in $(seq ${TIMES}); do ${ping} || { echo "number $i"; exit 1; }; done`;
-  const client = guest.start(loop);
+  // rping's thread for CM events may look at its channel when its main thread has closed that, and
+  // ends the process with an error then; the pings were all there, and the server counts them.
+  const client = guest.start(`
+    for i in $(seq ${TIMES}); do
+      said=$(rping -c -C 1 -V -a ${here()} 2>&1) && continue
+      case $said in *"rdma_get_cm_event: Bad file descriptor"*) continue ;; esac
+      echo "number $i: $said"
+      exit 1
+    done`);
   const status = await client.end(LONG_MS);
   check(status === 0, client.evidence(), server.evidence());
   await server.stop();
+  const done = server.events.filter(({ event, verified }) => event === "done" && verified === true);
+  check(done.length === TIMES, `${done.length} of ${TIMES} pings were verified`);
   return undefined;
 }
 

@@ -9,6 +9,7 @@ import type { InteropCase } from "../../interop/case.js";
 import { CASES } from "../../interop/cases/index.js";
 import {
   countsOf,
+  merged,
   type Result,
   summaryOf,
   tableOf,
@@ -44,6 +45,16 @@ describe("matrix", () => {
     const cells = "ok, 1.3 s | peer's fault, 1.3 s | t; rxe repeats it \\| see the log";
     expect(a).toBe(`| a | kernel to farpage | ${cells} |`);
     expect(b).toBe("| b | kernel to farpage | FAILED, 1.3 s |  | t; why |");
+  });
+
+  it("an earlier run: rows that were run again are replaced, cases that went are left out", () => {
+    const setting = { kernel: "Linux 6.1", accelerator: "tcg", node: "v20", date: "2026-11-24" };
+    const earlier = { setting, results: RESULTS };
+    const later = { setting, results: [result("b", 4, "passed"), result("c", 6, "passed")] };
+    expect(merged(earlier, later, ["c", "b"])).toEqual([later.results[1], later.results[0]]);
+    expect(merged(earlier, { setting, results: [] }, ["a", "b"])).toEqual(RESULTS);
+    const other = { setting: { ...setting, kernel: "Linux 6.12" }, results: [] };
+    expect(() => merged(earlier, other, ["a"])).toThrow("the earlier run was on Linux 6.1");
   });
 
   it("page: what is between the marks is replaced, what is around it stays", () => {
