@@ -160,7 +160,7 @@ async function linkDown(
 const LINK_CASES: readonly InteropCase[] = DIRECTIONS.flatMap(([direction, suffix]) =>
   [true, false].map((isQuiet) => ({
     id: `fault-link-${isQuiet ? "quiet" : "busy"}-${suffix}`,
-    title: `the guest's interface down for 3 s and up again, rping ${isQuiet ? "paused" : "at work"}`,
+    title: `the guest's interface down for 3 s, rping ${isQuiet ? "paused" : "at work"}`,
     direction,
     ips: [4, 6] as const,
     needs: ["rping"] as const,
