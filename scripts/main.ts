@@ -2,6 +2,7 @@
 // The project's own tools: `node dist/scripts/main.js COMMAND`. One entry with subcommands.
 
 import { runE2e } from "./e2e.js";
+import { runMutations } from "./mutate/mutate.js";
 import { runFuzz, runSim } from "./runs.js";
 import { runTidy } from "./tidy/tidy.js";
 
@@ -15,9 +16,11 @@ const USAGE = `usage: node dist/scripts/main.js COMMAND
                     replays one seed of the whole-system simulation
   fuzz [--seed N] [--count N]
                     fuzzes every target; at least a million messages when told nothing
+  mutate [TEXT...]  takes each check against hostile peers out, in a copy of the tree, and tells
+                    whether its test fails then; TEXT chooses checks and files
 `;
 
-function main(args: readonly string[]): number {
+function main(args: readonly string[]): number | Promise<number> {
   const [command, ...rest] = args;
   switch (command) {
     case "tidy":
@@ -28,10 +31,12 @@ function main(args: readonly string[]): number {
       return runSim(rest);
     case "fuzz":
       return runFuzz(rest);
+    case "mutate":
+      return runMutations(process.cwd(), rest);
     default:
       process.stderr.write(USAGE);
       return 2;
   }
 }
 
-process.exitCode = main(process.argv.slice(2));
+process.exitCode = await main(process.argv.slice(2));
