@@ -2,7 +2,14 @@
 // How `farpage p2p` is called.
 
 import { type Command, Option } from "commander";
-import { runP2pCheck, runP2pList, runP2pMatrix, runP2pPath, runP2pTree } from "./p2p.js";
+import {
+  CHECK_STATUS,
+  runP2pCheck,
+  runP2pList,
+  runP2pMatrix,
+  runP2pPath,
+  runP2pTree,
+} from "./p2p.js";
 import type { CommandParts } from "./tool-commands.js";
 
 const DEVICE = "address, label (GPU0), kernel name (nvme0, mlx5_0), numbers (10de:2330) or words";
@@ -47,6 +54,8 @@ export function addP2pCommands({
       run(options.json, (reporter) => runP2pMatrix(what, options, reporter)),
     );
   judging(p2p.command("check"))
+    // A mistyped flag is no verdict either.
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : CHECK_STATUS.error))
     .description("for scripts: exit status 0 all work, 1 one does not, 3 one is unknown, 2 error")
     .argument("<client:provider...>", "pairs; A..B too; a kind or list gives every pair of it")
     .action((pairs, options) =>

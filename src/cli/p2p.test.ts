@@ -106,6 +106,7 @@ describe("p2p path and explain", () => {
     expect(listener.objects[0]).toMatchObject({ event: "path" });
     const text = listener.texts.join("\n");
     expect(text).not.toMatch(/: works/);
+    expect(listener.warnings.join("\n")).toMatch(/not readable/);
   });
 
   it("refuse a name that means several", async () => {

@@ -63,15 +63,7 @@ class Session {
   static async open(options: P2pCommandOptions, reporter: Reporter): Promise<Session> {
     const machine = await readPciMachine(options.from);
     for (const notice of machine.notices) reporter.warn(notice);
-    const { notices, noticesDropped } = machine.topology.report;
-    if (options.verbose) {
-      for (const { source, line, message } of notices) {
-        reporter.warn(`${source}${line === null ? "" : `:${line}`}: ${message}`);
-      }
-    } else if (notices.length > 0) {
-      const count = notices.length + noticesDropped;
-      reporter.warn(`${count} odd place${count === 1 ? "" : "s"} in what was read (--verbose)`);
-    }
+    tellNotices(machine, options, reporter);
     return new Session(machine, options);
   }
 
@@ -82,6 +74,24 @@ class Session {
   get head(): Readonly<Record<string, unknown>> {
     return { schema: P2P_SCHEMA, source: this.machine.name };
   }
+}
+
+/** What could not be read for want of rights always; other odd places on request, else counted. */
+function tellNotices(machine: PciMachine, options: P2pCommandOptions, reporter: Reporter): void {
+  const { notices, noticesDropped } = machine.topology.report;
+  const told = new Set<string>();
+  let untold = noticesDropped;
+  for (const { code, source, line, message } of notices) {
+    // One is enough of a source; of this machine the reader has told it already.
+    const isNews = code === "NO_PRIVILEGE" && options.from.length > 0 && !told.has(source);
+    if (code === "NO_PRIVILEGE") told.add(source);
+    else untold++;
+    if (options.verbose || isNews) {
+      reporter.warn(`${source}${line === null ? "" : `:${line}`}: ${message}`);
+    }
+  }
+  if (options.verbose || untold === 0) return;
+  reporter.warn(`${untold} odd place${untold === 1 ? "" : "s"} in what was read (--verbose)`);
 }
 
 /** @returns the release that `--kernel` means. */

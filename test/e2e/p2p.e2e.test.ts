@@ -45,6 +45,9 @@ describe("farpage p2p", () => {
     expect(check("qemu-q35-intel-viommu", "nvme0:nvme1", "nvme0:nvme2")).toBe(1);
     expect(check("laptop-2x-rtx3090-thunderbolt", "GPU2:GPU3")).toBe(3);
     expect(check("qemu-q35-intel-viommu", "nvme0:nvme99")).toBe(2);
+    expect(p2p(["check"]).status).toBe(2);
+    expect(p2p(["check", "--no-such-flag", "nvme0:nvme1"]).status).toBe(2);
+    expect(p2p(["check", "--help"]).status).toBe(0);
   });
 
   it("draws to standard output", () => {
