@@ -65,7 +65,10 @@ export async function copyComparisons(
     rmSync(folder, { recursive: true, force: true });
   };
   try {
-    for (const what of ["file", "tree"]) await interrupted(folder, what, backend);
+    for (const what of ["file", "tree"]) {
+      empty(join(folder, "ours"));
+      await interrupted(folder, what, backend);
+    }
   } catch (error) {
     await close();
     throw error;

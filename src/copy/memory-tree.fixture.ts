@@ -80,6 +80,11 @@ export class MemoryTree implements CopyTree {
     this.disk = disk;
   }
 
+  /** Whether I/O waits for `poll`. */
+  get isPending(): boolean {
+    return this.pending.length > 0;
+  }
+
   stat(path: string, into: CopyStat): number {
     const node = this.find(path);
     if (typeof node === "number") return node;

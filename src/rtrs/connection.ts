@@ -12,6 +12,7 @@ import {
   RecvWorkRequest,
   SEND_FLAG,
   SendWorkRequest,
+  SGE_COUNT_MAX,
   WC_OPCODE,
   WC_STATUS,
   WorkCompletion,
@@ -106,7 +107,7 @@ export class Connection {
         recvCq: this.cq,
         maxSendWr: depths.send,
         maxRecvWr: depths.receive,
-        maxSendSge: 2,
+        maxSendSge: SGE_COUNT_MAX,
         maxRecvSge: 1,
       });
     } catch (error) {

@@ -21,6 +21,7 @@ export type { RtrsClientUser } from "./client/client-user.js";
 export type { LatencyHistogram } from "./client/latency-histogram.js";
 export type { ClientPathState, RtrsClientPath } from "./client/path-context.js";
 export type { ConnectionCounters, PathCounters } from "./client/path-counters.js";
+export { DataPiece } from "./client/scatter.js";
 export type { RtrsEnvironment } from "./environment.js";
 export {
   RTRS_PATH_POLICIES,

@@ -3,6 +3,11 @@
 // reused: nothing is allocated per request.
 
 import type { Memory } from "../../base/index.js";
+import { SGE_COUNT_MAX } from "../../verbs/index.js";
+import { DataPiece } from "./scatter.js";
+
+/** A work request has one entry more, for message and header. */
+const PIECES_MAX = SGE_COUNT_MAX - 1;
 
 /**
  * A request, taken by `RtrsClient.acquire` and given back by `release`. Between the two it belongs
@@ -31,6 +36,14 @@ export class ClientRequest {
   /** First byte of the data in `memory`. */
   memoryOffset = 0;
   /**
+   * The scatter list, for data in up to `pieces.length` places: the first `pieceCount` pieces in a
+   * row are the data, and `memory` and `memoryOffset` count for nothing. 0: one place, as above.
+   * Their memory is registered, their lengths add up to the data length. Reset to 0 by `release`.
+   * A WRITE gathers them without a copy; a READ has one copy to deal its data out to them.
+   */
+  pieceCount = 0;
+  readonly pieces: readonly DataPiece[] = Array.from({ length: PIECES_MAX }, () => new DataPiece());
+  /**
    * What becomes of the request when the session is lost before the reply: true, it is kept and
    * re-issued by `RtrsClient.reissue`; false, it completes with ECONNRESET. While the session is
    * down a submit with true waits, one with false completes with ENOTCONN. As long as a path is
@@ -56,5 +69,21 @@ export class ClientRequest {
       userMessage.byteOffset,
       userMessage.byteLength,
     );
+  }
+
+  /** Internal: whether the pieces, if there are any, hold `dataLength` bytes. */
+  holds(dataLength: number): boolean {
+    if (this.pieceCount === 0) return true;
+    let length = 0;
+    for (let i = 0; i < this.pieceCount; i++) length += (this.pieces[i] as DataPiece).length;
+    return this.pieceCount <= PIECES_MAX && length === dataLength;
+  }
+
+  /** Internal: lets go of what it was about. */
+  clear(): void {
+    this.context = null;
+    this.memory = null;
+    for (let i = 0; i < this.pieceCount; i++) (this.pieces[i] as DataPiece).memory = null;
+    this.pieceCount = 0;
   }
 }

@@ -29,6 +29,7 @@ import { Doubts } from "./doubts.js";
 import { PathPicker } from "./path-picker.js";
 import { PermitPool } from "./permit-pool.js";
 import { permitCountMax } from "./queue-sizes.js";
+import { ReadStaging } from "./scatter.js";
 
 /** Which requests are sent: none; only those with `retry = false`; all. */
 export type RequestGate = "SHUT" | "URGENT" | "OPEN";
@@ -69,7 +70,6 @@ export class ClientRequests {
   private readonly settings: ClientSettings;
   private readonly memories: RegisteredMemories;
   private sender: ClientSender | null = null;
-  private messages: Slab | null = null;
   /** By number of the request. */
   private slots: ClientSlot[] = [];
   /** The numbers of the requests that nobody has. */
@@ -156,9 +156,9 @@ export class ClientRequests {
       messages.free();
       throw error;
     }
-    const readFlags = settings.remoteInvalidate ? RTRS_FLAG_NEED_INVAL : 0;
-    this.sender = new ClientSender(messages, this.memories, readFlags);
-    this.messages = messages;
+    const flags = settings.remoteInvalidate ? RTRS_FLAG_NEED_INVAL : 0;
+    const staging = new ReadStaging(environment.memory, this.memories, ioBytesMax);
+    this.sender = new ClientSender(messages, this.memories, staging, flags);
     this.slots = slots;
     this.depth = depth;
     this.permitCount = permitCount;
@@ -176,7 +176,7 @@ export class ClientRequests {
   /** Gives everything back. Preconditions: nothing is in flight, and no queue pair is alive. */
   free(): void {
     for (const slot of this.slots) slot.region?.deregister();
-    this.messages?.free();
+    this.sender?.free();
     this.depth = 0;
     this.slots = [];
   }
@@ -205,8 +205,7 @@ export class ClientRequests {
     const slot = this.slotOf(request);
     assert(slot.state === "TAKEN", "a released request is not in flight");
     slot.state = "FREE";
-    request.context = null;
-    request.memory = null;
+    request.clear();
     this.numbers.give(request.number);
   }
 
@@ -215,6 +214,7 @@ export class ClientRequests {
     assert(slot.state === "TAKEN", "a submitted request is acquired and not in flight");
     assert(dataLength >= 0 && dataLength <= this.ioBytesMax, "data length in range");
     assert(request.userLength <= this.settings.userBytesMax, "user message length in range");
+    this.sender?.staging.check(request, isRead, dataLength);
     request.isRead = isRead;
     request.dataLength = dataLength;
     request.errno = 0;
@@ -355,6 +355,7 @@ export class ClientRequests {
     this.withdraw(slot);
     slot.state = "TAKEN";
     slot.request.errno = errno;
+    this.sender?.settle(slot.request);
     this.inflight--;
     this.completedCount++;
     if (this.moving.count + this.blocked.count > 0) this.issueBlocked();

@@ -17,12 +17,16 @@ import type { Connection } from "../connection.js";
 import type { Slab } from "../slab.js";
 import type { ChunkTable } from "./chunk-table.js";
 import type { RegisteredMemories } from "./client-memory.js";
+import type { ClientRequest } from "./client-request.js";
 import type { ClientSlot } from "./client-slot.js";
+import type { DataPiece, ReadStaging } from "./scatter.js";
 
 /** Room behind a user message for the largest RTRS header. */
 export const HEADER_ROOM_BYTES = RTRS_READ_HEADER_BYTES + RTRS_DESCRIPTOR_BYTES;
 
 export class ClientSender {
+  /** Where READs with several pieces land. */
+  readonly staging: ReadStaging;
   private readonly messages: Slab;
   private readonly memories: RegisteredMemories;
   private readonly readFlags: number;
@@ -31,9 +35,16 @@ export class ClientSender {
   /**
    * @param messages slots of user message and header.
    * @param memories where the data of requests is.
+   * @param staging where that of READs with several pieces comes to.
    * @param readFlags flags of READs whose key is their own.
    */
-  constructor(messages: Slab, memories: RegisteredMemories, readFlags: number) {
+  constructor(
+    messages: Slab,
+    memories: RegisteredMemories,
+    staging: ReadStaging,
+    readFlags: number,
+  ) {
+    this.staging = staging;
     this.messages = messages;
     this.memories = memories;
     this.readFlags = readFlags;
@@ -70,13 +81,15 @@ export class ClientSender {
       this.wr.sgeCount = 1;
       return;
     }
-    const region = this.regionOf(memory);
-    const data = this.wr.sges[0] as (typeof this.wr.sges)[number];
-    data.address = (memory as Memory).address + memoryOffset;
-    data.length = dataLength;
-    data.lkey = region.lkey;
-    this.setSge(1, this.messages, slot.messageOffset, messageLength);
-    this.wr.sgeCount = 2;
+    const { pieces, pieceCount } = slot.request;
+    for (let i = 0; i < pieceCount; i++) {
+      const piece = pieces[i] as DataPiece;
+      this.setData(i, piece.memory, piece.memoryOffset, piece.length);
+    }
+    if (pieceCount === 0) this.setData(0, memory, memoryOffset, dataLength);
+    const last = Math.max(1, pieceCount);
+    this.setSge(last, this.messages, slot.messageOffset, messageLength);
+    this.wr.sgeCount = last + 1;
   }
 
   private prepareRead(slot: ClientSlot): void {
@@ -96,7 +109,10 @@ export class ClientSender {
 
   /** Gives the server a key to exactly the bytes of this READ, and writes its header. */
   private openForServer(slot: ClientSlot, header: number): void {
-    const { memory, memoryOffset, dataLength, userLength } = slot.request;
+    const { request } = slot;
+    const { dataLength, userLength } = request;
+    const memory = this.staging.memoryOf(request);
+    const memoryOffset = request.pieceCount === 0 ? request.memoryOffset : 0;
     const { view } = this.messages.memory;
     const region = this.regionOf(memory);
     const address = (memory as Memory).address + memoryOffset;
@@ -111,6 +127,26 @@ export class ClientSender {
     writeRtrsReadHeader(view, header, userLength, flags, 1);
     const at = header + RTRS_READ_HEADER_BYTES;
     writeRtrsDescriptor(view, at, highOf(address), lowOf(address), key, dataLength);
+  }
+
+  /** A request is over: the data of a READ goes to its pieces. */
+  settle(request: ClientRequest): void {
+    if (request.pieceCount > 0 && request.isRead && request.errno === 0) {
+      this.staging.deal(request);
+    }
+  }
+
+  /** Preconditions: no queue pair is alive. */
+  free(): void {
+    this.staging.free();
+    this.messages.free();
+  }
+
+  private setData(index: number, memory: Memory | null, offset: number, length: number): void {
+    const sge = this.wr.sges[index] as (typeof this.wr.sges)[number];
+    sge.address = (memory as Memory).address + offset;
+    sge.length = length;
+    sge.lkey = this.regionOf(memory).lkey;
   }
 
   private regionOf(memory: Memory | null): MemoryRegion {
