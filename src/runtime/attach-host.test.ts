@@ -7,13 +7,24 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { AttachHost, type AttachHostOptions, IpAddress, parseVolume, ServerHost } from "./index.js";
+import {
+  AttachHost,
+  type AttachHostOptions,
+  ControlClient,
+  IpAddress,
+  listInstances,
+  parseVolume,
+  SESSION_STATUS,
+  ServerHost,
+} from "./index.js";
 import { type Log, SILENT_LOG } from "./log.js";
 import { loopback } from "./loopback.fixture.js";
 import type { Stack } from "./stack.js";
 
 const SERVER = IpAddress.parse(loopback(85));
 const CLIENT = IpAddress.parse(loopback(86));
+const SERVER_TWO = IpAddress.parse(loopback(95));
+const CLIENT_TWO = IpAddress.parse(loopback(96));
 let folder: string;
 const hosts: (ServerHost | AttachHost)[] = [];
 const sockets: Socket[] = [];
@@ -31,7 +42,7 @@ afterEach(async () => {
 
 async function serve(...volumes: string[]): Promise<ServerHost> {
   const server = await ServerHost.start({
-    addresses: [SERVER],
+    addresses: [SERVER, SERVER_TWO],
     port: 1234,
     volumes: volumes.map(parseVolume),
     queueDepth: 16,
@@ -174,6 +185,47 @@ describe("attach", () => {
     expect(told[0]).toMatch(/lost .*; requests wait for 30 s, then fail with ETIMEDOUT/);
     expect(told[1]).toMatch(/again/);
     expect(log.said.filter((text) => /session|again/.test(text))).toEqual([]);
+  });
+
+  it("two paths; by the control socket: told, added, removed, the policy set, errors", async () => {
+    await serve("disk=memory:1M");
+    const attached = await attach(["disk"], {
+      addresses: [CLIENT, CLIENT_TWO],
+      target: { addresses: [SERVER, SERVER_TWO], port: 1234, volume: "disk" },
+      control: { name: "attach", folder },
+    });
+    const [instance] = await listInstances(folder);
+    const ask = async (change: object) => {
+      const client = await ControlClient.connect(instance?.path ?? "");
+      try {
+        const reply = await client.ask({ request: "session", ...change });
+        return SESSION_STATUS.parse(reply["session"]);
+      } finally {
+        client.close();
+      }
+    };
+    const connected = async () =>
+      (await ask({})).paths.filter(({ state }) => state === "connected").map(({ path }) => path);
+    const [first, second] = [`ip:${CLIENT}@ip:${SERVER}`, `ip:${CLIENT_TWO}@ip:${SERVER_TWO}`];
+    await expect.poll(connected).toEqual([first, second]);
+    expect((await ask({ removePaths: [`${SERVER_TWO}`] })).mpath_policy).toBe("min-inflight");
+    await expect.poll(connected).toEqual([first]);
+    const third = `ip:${CLIENT_TWO}@ip:${SERVER}`;
+    expect((await ask({ addPaths: [third], policy: "round-robin" })).paths.length).toBe(2);
+    await expect.poll(connected).toEqual([first, third]);
+    const { paths, mpath_policy } = attached.status;
+    expect(mpath_policy).toBe("round-robin");
+    expect(paths[1]).toMatchObject({ hca_port: 2, src_addr: `ip:${CLIENT_TWO}` });
+    expect(paths[0]?.stats.rdma.reads).toBeGreaterThan(0);
+    expect((await ask({ reset: true })).paths[0]?.stats.rdma.reads).toBe(0);
+    const code = (expected: string) => ({ code: expected });
+    await expect(ask({ removePaths: [`${SERVER}`] })).rejects.toMatchObject(code("EINVAL"));
+    await expect(ask({ addPaths: ["nonsense"] })).rejects.toMatchObject(code("EINVAL"));
+    await expect(ask({ addPaths: [third] })).rejects.toMatchObject(code("EEXIST"));
+    await expect(ask({ removePaths: ["192.0.2.1"] })).rejects.toMatchObject(code("ENOENT"));
+    await ask({ removePaths: [first] });
+    await expect.poll(async () => (await ask({})).paths.length).toBe(1);
+    await expect(ask({ removePaths: [third] })).rejects.toMatchObject(code("EBUSY"));
   });
 
   it("closed with requests that nobody answers: the nbd clients are let go", async () => {
