@@ -128,6 +128,16 @@ describe("dirty text", () => {
     expect(topology.report.sources[0]?.ignoredLines).toBe(2);
   });
 
+  it("a piece cut out of the middle: the second half isn't taken for the first one's", () => {
+    const lines = port(ACS_ON).split("\n");
+    // From the first port's lines into the second one's, which has no ACS, past its header.
+    const other = [...lines.slice(1, 5), "\tKernel driver in use: pcieport", "", ""];
+    const text = [...lines.slice(0, 5), ...other].join("\n");
+    expect(one(read(text), "0000:00:01.0").acs).toBe("unknown");
+    const inside = [...lines.slice(0, 5), lines[4], ...other.slice(-3)].join("\n");
+    expect(one(read(inside), "0000:00:01.0").acs).toBe("unknown");
+  });
+
   it("hex that jumps ends where it jumps", () => {
     const rows = ["00: 86 80 7a 34 06 00 10 00 04 00 04 06 00 00 01 00"];
     rows.push("20: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00");

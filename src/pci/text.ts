@@ -220,9 +220,11 @@ class TextReader {
     const text = line.trimStart();
     const depth = line.length - text.length;
     block.depth ??= depth;
-    // The beginning of another function's lines: its header is lost in a cut line before.
-    if (hidesHeader(text)) return false;
-    if (depth <= block.depth && block.words?.isForeign(text) === true) return false;
+    // Another function's lines: its header is lost in a cut before.
+    if (hidesHeader(text) || (depth <= block.depth && block.words?.isForeign(text) === true)) {
+      block.isDamaged = true;
+      return false;
+    }
     this.pending = { text, line: number, header: null };
     return true;
   }
@@ -293,6 +295,8 @@ class TextReader {
         `${block.draft?.address}: hex goes on at ${offsetText}, not where it ended`,
       );
       this.ignoredLines++;
+      // What is lost before these bytes may have been words.
+      block.isDamaged = true;
       return true;
     }
     this.kinds.add("lspci-hex");

@@ -95,6 +95,12 @@ export class WordsBlock {
 
   /** Whether a line at the first level can't be of this block: it would be there twice. */
   isForeign(text: string): boolean {
+    if (text.startsWith("Capabilities: [")) {
+      const key = text.slice(0, text.indexOf("]") + 1);
+      const isTwice = this.firstKeys.has(key);
+      this.firstKeys.add(key);
+      return isTwice || (this.seen.has("express") && /^[^\]]*\] Express /.test(text));
+    }
     const key = text.slice(0, text.indexOf(":") + 1);
     if (key !== "Subsystem:" && key !== "Control:" && key !== "Flags:" && key !== "Status:") {
       return false;
@@ -191,6 +197,8 @@ export class WordsBlock {
     const match =
       /^primary=([0-9a-f]{2}), secondary=([0-9a-f]{2}), subordinate=([0-9a-f]{2}),/.exec(rest);
     if (match === null) return false;
+    // Another bridge's line, by a cut before: the kernel keeps this number right.
+    if (Number.parseInt(match[1] as string, 16) !== this.draft.parts.bus) return false;
     this.hasBus = true;
     // CardBus bridges (header type 2) print the same line.
     if (this.draft.number("class") !== 0x0607) this.tell("header", 1);
