@@ -26,11 +26,14 @@ import type { CmId } from "./cm-id.js";
 import { ConnectionManager } from "./connection-manager.js";
 import type { CmEvent } from "./event.js";
 import type { EventChannel } from "./event-channel.js";
+import type { CmTuning } from "./options.js";
 import { MS } from "./script.fixture.js";
 
 const PORT = 4000;
 /** BTH, DETH, and the attribute id's place in the MAD. */
 const ATTRIBUTE_AT = 20 + 17;
+
+type Tuning = Partial<CmTuning>;
 
 /** One process: it accepts whatever comes and says what it has seen. */
 class App implements Machine {
@@ -48,14 +51,14 @@ class App implements Machine {
   private readonly bytes: Uint8Array;
   private readonly completion = new WorkCompletion();
 
-  constructor(host: SimHost) {
+  constructor(host: SimHost, tuning: Tuning = {}) {
     const { link, random } = host;
     this.host = host;
     const { addresses, linkMtus, receiveBufferBytes } = link;
     const device = new Device({ addresses, linkMtus, random, receiveBufferBytes });
     this.context = new Context(device);
     const memory = new HeapMemorySource();
-    this.cm = new ConnectionManager({ context: this.context, memory, random });
+    this.cm = new ConnectionManager({ context: this.context, memory, random, ...tuning });
     this.channel = this.cm.createChannel();
     this.pd = this.context.allocPd();
     this.cq = this.context.createCq({ depth: 256 });
@@ -153,14 +156,14 @@ interface Stage {
   readonly addressB: IpAddress;
 }
 
-function stage(family: 4 | 6, faults: Partial<PathFaults> = {}): Stage {
+function stage(family: 4 | 6, faults: Partial<PathFaults> = {}, tuning: Tuning = {}): Stage {
   const world = new SimWorld({ seed: 42, faults });
   const [textA, textB] = family === 4 ? ["192.0.2.1", "192.0.2.2"] : ["2001:db8::1", "2001:db8::2"];
   const [addressA, addressB] = [IpAddress.parse(textA), IpAddress.parse(textB)];
   const other = IpAddress.parse(family === 4 ? "2001:db8::b" : "192.0.2.11");
-  const a = new App(world.addHost("a", { addresses: [addressA], mtu: 1500 }));
+  const a = new App(world.addHost("a", { addresses: [addressA], mtu: 1500 }), tuning);
   // The second host's port of this family is not its first.
-  const b = new App(world.addHost("b", { addresses: [other, addressB], mtu: 1500 }));
+  const b = new App(world.addHost("b", { addresses: [other, addressB], mtu: 1500 }), tuning);
   b.channel.listen({ address: null, port: PORT });
   return { world, a, b, addressB };
 }
@@ -230,11 +233,9 @@ describe("over a network that loses", () => {
   });
 
   it("20 % loss, duplication and reordering, 40 connections → all come up and go down", () => {
-    const { world, a, b, addressB } = stage(4, {
-      lossRate: 0.2,
-      duplicateRate: 0.2,
-      reorderRate: 0.2,
-    });
+    const faults = { lossRate: 0.2, duplicateRate: 0.2, reorderRate: 0.2 };
+    // A goodbye is given up after five seconds, of which one in a thousand would be lost here.
+    const { world, a, b, addressB } = stage(4, faults, { disconnectTimeoutNs: 40_000 * MS });
     const ids = Array.from({ length: 40 }, () => a.connect(addressB));
     const isUp = (app: App) => app.log.filter((line) => line === "ESTABLISHED").length === 40;
     expect(world.run(20_000 * MS, () => isUp(a) && isUp(b))).toBe(true);
