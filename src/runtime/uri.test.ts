@@ -3,8 +3,10 @@ import { describe, expect, it } from "vitest";
 import {
   formatSize,
   nbdUri,
+  parseExport,
   parseNbdEndpoint,
   parseRnbdUri,
+  parseRtrsUri,
   parseSize,
   parseVolume,
 } from "./uri.js";
@@ -80,6 +82,34 @@ describe("RNBD URIs", () => {
     "http://1.2.3.4/v",
   ])("refuses %j", (text) => {
     expect(() => parseRnbdUri(text)).toThrow();
+  });
+});
+
+describe("places that are copied to and from", () => {
+  it("reads address, port and path, as written", () => {
+    const uri = parseRtrsUri("rtrs://192.0.2.1/photos/2026%20a/");
+    expect({ ...uri, addresses: uri.addresses.map(String) }).toEqual({
+      addresses: ["192.0.2.1"],
+      port: 1235,
+      path: "photos/2026 a/",
+    });
+    expect(parseRtrsUri("rtrs://[2001:db8::1]:77/x").port).toBe(77);
+  });
+  it.each(["rtrs://192.0.2.1", "rtrs://192.0.2.1/", "rtrs://a/b", "rnbd://192.0.2.1/x", "x"])(
+    "refuses %j",
+    (text) => {
+      expect(() => parseRtrsUri(text)).toThrow();
+    },
+  );
+  it("refuses two addresses, since a copy has one", () => {
+    expect(() => parseRtrsUri("rtrs://192.0.2.1,192.0.2.2/x")).toThrow(/one address/);
+  });
+  it("reads exports", () => {
+    expect(parseExport("a=/srv/b=c")).toEqual({ name: "a", path: "/srv/b=c", readOnly: false });
+    expect(parseExport("a=dir,ro")).toEqual({ name: "a", path: "dir", readOnly: true });
+  });
+  it.each(["a", "=x", "a=", "a/b=x", "..=x", "a=,ro"])("refuses export %j", (text) => {
+    expect(() => parseExport(text)).toThrow(/NAME=DIR/);
   });
 });
 
