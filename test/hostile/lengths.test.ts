@@ -181,6 +181,7 @@ describe("lies of RNBD are refused, and the session goes on", () => {
       (id) => ({ user: rnbd.io(id, WRITE_ZEROES, 1, 0xffff_fe00), data: NOTHING }),
     ],
     ["a device that is not open", ERRNO.ENOTCONN, () => write(rnbd.io(77, WRITE, 0, 512))],
+    ["an id of the same slot", ERRNO.ENOTCONN, (id) => write(rnbd.io(id + 1024, WRITE, 0, 512))],
     ["the device 2^32 - 1", ERRNO.ENOTCONN, () => write(rnbd.io(0xffff_ffff, WRITE, 0, 512))],
     ["a short SESS_INFO", ERRNO.EINVAL, () => half(rnbd.sessInfo())],
     ["a short OPEN", ERRNO.EINVAL, () => half(rnbd.open("own", RW))],
@@ -191,6 +192,14 @@ describe("lies of RNBD are refused, and the session goes on", () => {
     expect(scene.run(attacker, make(id))).toEqual({ errno, data: NOTHING });
     expect(scene.fate(attacker)).toBe("");
     expect(scene.contents("own")).toEqual(new Uint8Array(VOLUME_BYTES).fill(OWN_BYTE));
+    scene.expectNobodyHarmed();
+  });
+
+  it("a message cut short, the rest left over from the one before → EINVAL", () => {
+    const whole = read(rnbd.io(id, READ, 0, 512));
+    expect(scene.run(attacker, whole).errno).toBe(0);
+    const { errno, data } = scene.run(attacker, { ...whole, user: whole.user.slice(0, 16) });
+    expect({ errno, data }).toEqual({ errno: ERRNO.EINVAL, data: NOTHING });
     scene.expectNobodyHarmed();
   });
 

@@ -183,10 +183,14 @@ describe("connection setup from a forged address", () => {
   });
 });
 
-/** A REQ with another transaction, communication id and PSN, as a new request would have. */
+/** A REQ as that of a new session: another communication id, other UUIDs of path and session. */
 function renumbered(req: Uint8Array): Uint8Array {
   const packet = req.slice();
   const mad = BTH_BYTES + 8;
-  for (const at of [mad + 15, mad + 24 + 3]) packet[at] = (packet[at] as number) ^ 0x5a;
+  // Private data begins at 164, behind the RDMA CM's 36 bytes comes RTRS: UUIDs at 10 and at 26.
+  const rtrs = mad + 164 + 36;
+  for (const at of [mad + 15, mad + 24 + 3, rtrs + 12, rtrs + 30]) {
+    packet[at] = (packet[at] as number) ^ 0x5a;
+  }
   return packet;
 }
