@@ -26,6 +26,8 @@ export class Process {
   output = "";
   /** Standard output alone. */
   stdout = "";
+  /** Standard error. */
+  stderr = "";
   /** Resolves with the exit status; 128 + the number of the signal that ended it. */
   readonly exited: Promise<number>;
   status: number | null = null;
@@ -100,6 +102,7 @@ export class Process {
   private take(text: string, isStdout: boolean): void {
     this.output = (this.output + text).slice(-OUTPUT_KEPT);
     if (isStdout) this.stdout = (this.stdout + text).slice(-OUTPUT_KEPT);
+    else this.stderr = (this.stderr + text).slice(-OUTPUT_KEPT);
     this.wake();
   }
 
@@ -139,7 +142,9 @@ export async function run(argv: readonly string[], options: ProcessOptions = {})
   const process = new Process(argv, { timeoutMs: 600_000, ...options });
   const status = await process.exited;
   if (status === 0) return process.stdout;
-  throw new Error(`${process.command}: status ${status}\n${tail(process.output)}`);
+  // What went wrong is often said at once, and long figures after it.
+  const { stderr, stdout } = process;
+  throw new Error(`${process.command}: status ${status}\n${tail(stderr)}\n${tail(stdout)}`);
 }
 
 /** Whether a program runs to its end with status 0. */
