@@ -35,9 +35,10 @@ export async function findInstance(
       `which one? name it by its process id or an address:\n${listOf(found)}`,
     );
   }
-  const others = all.length === 0 ? "" : `; running:\n${listOf(all)}`;
-  const what = target === undefined && folder === null ? "no instance" : "no such instance";
-  throw new FarpageError("ENOENT", `${what} of farpage is running for this user${others}`);
+  const others = all.length === 0 ? "" : `; what is running:\n${listOf(all)}`;
+  const kind = names.length === 0 ? "instance of farpage" : `farpage ${names.join(" or ")}`;
+  const what = target === undefined && folder === null ? "no" : "no such";
+  throw new FarpageError("ENOENT", `${what} ${kind} is running for this user${others}`);
 }
 
 function isCalled(instance: Instance, target: string): boolean {
