@@ -13,6 +13,7 @@ import {
   ControlClient,
   IpAddress,
   listInstances,
+  parseAccessRule,
   parseVolume,
   SESSION_STATUS,
   ServerHost,
@@ -40,11 +41,16 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-async function serve(...volumes: string[]): Promise<ServerHost> {
+function serve(...volumes: string[]): Promise<ServerHost> {
+  return serveTo([], ...volumes);
+}
+
+async function serveTo(allow: readonly string[], ...volumes: string[]): Promise<ServerHost> {
   const server = await ServerHost.start({
     addresses: [SERVER, SERVER_TWO],
     port: 1234,
     volumes: volumes.map(parseVolume),
+    allow: allow.map(parseAccessRule),
     queueDepth: 16,
     chunkBytes: 1 << 16,
     sessionCountMax: 2,
@@ -154,6 +160,15 @@ describe("attach", () => {
     await expect(attach(["first", "first"])).rejects.toMatchObject({ code: "EEXIST" });
   });
 
+  it("no rule lets the client in → told at once, not when the time is over", async () => {
+    await serveTo(["loopback,none"], "disk=memory:1M");
+    const refused = attach(["disk"], { connectTimeoutMs: 3_600_000 });
+    await expect(refused).rejects.toMatchObject({
+      code: "EACCES",
+      message: expect.stringContaining("refuses this client"),
+    });
+  });
+
   it("more nbd clients than there may be: turned away, with one warning", async () => {
     await serve("disk=memory:1M");
     const log = warnings();
@@ -189,10 +204,12 @@ describe("attach", () => {
 
   it("two paths; by the control socket: told, added, removed, the policy set, errors", async () => {
     await serve("disk=memory:1M");
+    const told: string[] = [];
     const attached = await attach(["disk"], {
       addresses: [CLIENT, CLIENT_TWO],
       target: { addresses: [SERVER, SERVER_TWO], port: 1234, volume: "disk" },
       control: { name: "attach", folder },
+      onPath: (_, path, text) => told.push(`${path}: ${text}`),
     });
     const [instance] = await listInstances(folder);
     const ask = async (change: object) => {
@@ -210,6 +227,8 @@ describe("attach", () => {
     await expect.poll(connected).toEqual([first, second]);
     expect((await ask({ removePaths: [`${SERVER_TWO}`] })).mpath_policy).toBe("min-inflight");
     await expect.poll(connected).toEqual([first]);
+    const removed = `the path from ${CLIENT_TWO} to ${SERVER_TWO} is removed; 1 left`;
+    expect(told).toEqual([`${second}: ${removed}`]);
     const third = `ip:${CLIENT_TWO}@ip:${SERVER}`;
     expect((await ask({ addPaths: [third], policy: "round-robin" })).paths.length).toBe(2);
     await expect.poll(connected).toEqual([first, third]);

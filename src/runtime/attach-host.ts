@@ -72,6 +72,8 @@ export interface AttachHostOptions extends ObserveOptions {
 const CONNECT_TIMEOUT_MS = 30_000;
 /** A client that died holds its volume until the server has missed it; we wait for that. */
 const BUSY_RETRY_MS = 12_000;
+/** How often an attempt to attach is looked at for whether it can come to anything. */
+const LOOK_MS = 50;
 const BUSY_PAUSE_MS = 500;
 const CLOSE_TIMEOUT_MS = 10_000;
 
@@ -185,7 +187,7 @@ export class AttachHost {
       // Before the server is bothered: a taken socket is the commonest mistake.
       listener = await listenStream(options.nbd, { poller: stack.poller, backend: stack.backend });
       const { client, session } = openClient(options, stack, failure);
-      const devices = await openVolumes(options, stack, client, failure);
+      const devices = await openVolumes(options, { stack, client, session, failure });
       const exports = new NbdExports();
       for (const device of devices) {
         exports.add(device.name, device, `rnbd volume on ${options.target.addresses[0]}`);
@@ -330,15 +332,13 @@ function defaultSessionName(random: number): string {
 /** Opens all volumes, or none: an error says which could not be had. */
 async function openVolumes(
   options: AttachHostOptions,
-  stack: Stack,
-  client: RnbdClient,
-  failure: Failure,
+  parts: Omit<Opening, "startMs">,
 ): Promise<RnbdDevice[]> {
   const startMs = performance.now();
   const names = [options.target.volume, ...(options.moreVolumes ?? [])];
   const devices: RnbdDevice[] = [];
   for (const name of names) {
-    devices.push(await openVolume(name, options, { stack, client, failure, startMs }));
+    devices.push(await openVolume(name, options, { ...parts, startMs }));
   }
   return devices;
 }
@@ -347,6 +347,7 @@ async function openVolumes(
 interface Opening {
   readonly stack: Stack;
   readonly client: RnbdClient;
+  readonly session: RtrsClient;
   readonly failure: Failure;
   readonly startMs: number;
 }
@@ -354,26 +355,29 @@ interface Opening {
 async function openVolume(
   name: string,
   options: AttachHostOptions,
-  { stack, client, failure, startMs }: Opening,
+  opening: Opening,
 ): Promise<RnbdDevice> {
+  const { stack, client, failure, startMs } = opening;
   const { target } = options;
   const server = `${target.addresses[0]} port ${target.port}`;
   const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
   for (;;) {
-    const leftMs = timeoutMs - (performance.now() - startMs);
+    const end = hopeless(opening, name, server, startMs + timeoutMs);
     try {
       return await Promise.race([
         openOnce(name, options, stack, client),
         failure.promise,
-        timeout(leftMs, () => lateError(client, name, server)),
+        end.promise,
       ]);
     } catch (error) {
       const isBusy = error instanceof FarpageError && /^(EPERM|EBUSY)$/.test(error.code);
       const waitedMs = performance.now() - startMs + BUSY_PAUSE_MS;
       if (!isBusy || waitedMs > Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS)) {
-        throw explain(error, name, server);
+        throw isRefused(opening) ? error : explain(error, name, server);
       }
       await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
+    } finally {
+      end.stop();
     }
   }
 }
@@ -407,17 +411,36 @@ function lateError(client: RnbdClient, name: string, server: string): FarpageErr
   }
   const reason = reasonOf(client);
   if (client.lastError?.code === "EACCES") {
-    return new FarpageError("EACCES", `${server} refuses this client${reason}`);
+    const message = `${server} refuses this client: no access rule there (--allow) is for it`;
+    return new FarpageError("EACCES", message);
   }
   const hint = "is farpage serve running there, and UDP port 4791 open?";
   return new FarpageError("ETIMEDOUT", `${server} can't be reached${reason}: ${hint}`);
 }
 
-function timeout(ms: number, error: () => FarpageError): Promise<never> {
-  return new Promise((_, reject) => {
-    const timer = setTimeout(() => reject(error()), ms);
-    timer.unref();
+/** Whether the server's rules let in none of the paths: trying again would change nothing. */
+function isRefused({ client, session }: Opening): boolean {
+  if (client.isConnected) return false;
+  return session.paths.every(({ lastError }) => lastError?.code === "EACCES");
+}
+
+/** Rejects when the time is over (`endMs` of `performance.now`), or all paths are refused. */
+function hopeless(
+  opening: Opening,
+  name: string,
+  server: string,
+  endMs: number,
+): { readonly promise: Promise<never>; stop(): void } {
+  let look!: NodeJS.Timeout;
+  const promise = new Promise<never>((_, reject) => {
+    look = setInterval(() => {
+      if (performance.now() < endMs && !isRefused(opening)) return;
+      clearInterval(look);
+      reject(lateError(opening.client, name, server));
+    }, LOOK_MS);
+    look.unref();
   });
+  return { promise, stop: () => clearInterval(look) };
 }
 
 /** The server's errno in the words of somebody who wants to attach a volume. */

@@ -40,6 +40,8 @@ export interface RtrsClientPath {
   readonly attemptCount: number;
   /** Why the last attempt or connection ended; null while all is well. */
   readonly lastError: FarpageError | null;
+  /** It ends for good: it was removed, or the session is closed. */
+  readonly isLeaving: boolean;
   /** From the last measured heartbeat to its acknowledgement; 0 before the first. */
   readonly latencyNs: number;
   /** Requests sent by this path and not answered. */

@@ -142,6 +142,8 @@ class CopyClient {
       const nowMs = performance.now();
       if (job.isConnected) seenMs = nowMs;
       else if (nowMs - seenMs > timeoutMs) job.stop(this.lateError(job));
+      // What its rules refuse now they will refuse again.
+      else if (!job.hasConnected && job.lastError?.code === "EACCES") job.stop(this.lateError(job));
     }, PROGRESS_MS);
     void this.options.stopped?.then(() => {
       job.stop(new FarpageError("ECANCELED", "stopped; run it again and it goes on"));

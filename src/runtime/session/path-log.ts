@@ -28,7 +28,9 @@ export function tellOfPaths(
     const connected = session.paths.filter(({ state }) => state === "CONNECTED").length;
     const rest = connected === 0 ? "no other is left" : `${connected} left`;
     const reason = path.lastError === null ? "" : ` (${path.lastError.message})`;
-    tell(false, path, `lost the path from ${path.source} to ${path.destination}${reason}; ${rest}`);
+    const ends = `the path from ${path.source} to ${path.destination}`;
+    const what = path.isLeaving ? `${ends} is removed` : `lost ${ends}${reason}`;
+    tell(false, path, `${what}; ${rest}`);
   };
   client.onPathUp = (path) => {
     if (!downNumbers.delete(path.number)) return;
