@@ -109,6 +109,16 @@ describe("p2p path and explain", () => {
     expect(listener.warnings.join("\n")).toMatch(/not readable/);
   });
 
+  it("of two machines' dumps warn of what they tell in two ways", async () => {
+    const from = ["amd-r1000-pericom-switch", "arm-n1sdp-pex8749"].map((name) => join(DATA, name));
+    const two = new Listener();
+    await runP2pList({ ...options(""), from }, [], two);
+    expect(two.warnings.join("\n")).toMatch(/\d facts told in two ways, .* of one machine/);
+    const one = new Listener();
+    await runP2pList(options("amd-r1000-pericom-switch"), [], one);
+    expect(one.warnings.join("\n")).not.toContain("two ways");
+  });
+
   it("refuse a name that means several", async () => {
     const pair = { client: "gpu", provider: "GPU0" };
     const asking = runP2pPath(pair, options(DELL), false, new Listener());

@@ -81,14 +81,22 @@ function tellNotices(machine: PciMachine, options: P2pCommandOptions, reporter: 
   const { notices, noticesDropped } = machine.topology.report;
   const told = new Set<string>();
   let untold = noticesDropped;
+  let conflicts = 0;
   for (const { code, source, line, message } of notices) {
     // One is enough of a source; of this machine the reader has told it already.
     const isNews = code === "NO_PRIVILEGE" && options.from.length > 0 && !told.has(source);
     if (code === "NO_PRIVILEGE") told.add(source);
+    else if (code === "CONFLICT") conflicts++;
     else untold++;
     if (options.verbose || isNews) {
       reporter.warn(`${source}${line === null ? "" : `:${line}`}: ${message}`);
     }
+  }
+  if (conflicts > 0) {
+    reporter.warn(
+      `${conflicts} fact${conflicts === 1 ? "" : "s"} told in two ways, and unknown therefore: is ` +
+        `all this of one machine and one boot?${options.verbose ? "" : " (--verbose)"}`,
+    );
   }
   if (options.verbose || untold === 0) return;
   reporter.warn(`${untold} odd place${untold === 1 ? "" : "s"} in what was read (--verbose)`);

@@ -35,7 +35,6 @@ export class FunctionDraft {
   readonly address: Address;
   readonly seenIn: Place[] = [];
   className: string | null = null;
-  deviceName: string | null = null;
   subsystemName: string | null = null;
   driver: string | null = null;
   slot: string | null = null;
@@ -44,6 +43,8 @@ export class FunctionDraft {
   /** Seen in a listing that began at a first bus and had no gap so far. */
   isInWholeListing = false;
   private readonly facts = new Map<string, Value | typeof CONFLICT>();
+  private name: string | null = null;
+  private hasTwoNames = false;
 
   constructor(parts: AddressParts) {
     this.parts = parts;
@@ -61,6 +62,24 @@ export class FunctionDraft {
     if (before === CONFLICT) return true;
     this.facts.set(key, CONFLICT);
     return false;
+  }
+
+  /** Vendor and device as lspci calls them; null also where two listings call it differently. */
+  get deviceName(): string | null {
+    return this.hasTwoNames ? null : this.name;
+  }
+
+  /**
+   * What a listing calls the device. A name that is the beginning of the other is a cut one.
+   * @returns false where an earlier one called it otherwise: it has no name from now on.
+   */
+  tellName(name: string): boolean {
+    const before = this.name;
+    this.name ??= clip(name);
+    if (before === null || before.startsWith(name) || name.startsWith(before)) return true;
+    const isNews = !this.hasTwoNames;
+    this.hasTwoNames = true;
+    return !isNews;
   }
 
   has(key: string): boolean {
@@ -172,6 +191,12 @@ export class MachineDraft {
       place,
       `${draft.address}: ${key} is told in two ways; it counts as unknown`,
     );
+  }
+
+  /** What a function's first line calls it. */
+  tellName(draft: FunctionDraft, name: string, place: Place): void {
+    if (draft.tellName(name)) return;
+    this.notice("CONFLICT", place, `${draft.address}: has two names; what it is counts as unknown`);
   }
 
   root(domain: number, bus: number, name: RootBusName): RootDraft | null {

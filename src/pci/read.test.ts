@@ -215,6 +215,34 @@ describe("bridges that contradict", () => {
   });
 });
 
+describe("two machines in one text", () => {
+  const block = (name: string) => `00:00.0 Host bridge: ${name} (rev 01)\n\tFlags: fast devsel\n\n`;
+  const listed = "Intel Corporation Sky Lake-E DMI3 Registers";
+  const other = "Intel Corporation Xeon E7 v4/Xeon E5 v4/Xeon E3 v4/Xeon D DMI2";
+  const verdict = (text: string) => {
+    const topology = read(text);
+    const { roots } = p2pPath(topology, "0000:00:00.0", "0000:00:00.0").hostBridge;
+    const codes = topology.report.notices.map((notice) => notice.code);
+    return { isListed: roots[0]?.isListed, hasConflict: codes.includes("CONFLICT") };
+  };
+
+  it("whether a first function with two names is listed is unknown, whichever comes first", () => {
+    const isUnknown = { isListed: "unknown", hasConflict: true };
+    expect(verdict(block(listed))).toEqual({ isListed: true, hasConflict: false });
+    expect(verdict(block(other))).toEqual({ isListed: false, hasConflict: false });
+    expect(verdict(block(listed) + block(other))).toEqual(isUnknown);
+    expect(verdict(block(other) + block(listed))).toEqual(isUnknown);
+    // A third time the first one doesn't bring the name back.
+    expect(verdict(block(listed) + block(other) + block(listed))).toEqual(isUnknown);
+  });
+
+  it("the same text twice, or a name that was cut, is one machine", () => {
+    const whole = { isListed: true, hasConflict: false };
+    expect(verdict(block(listed) + block(listed))).toEqual(whole);
+    expect(verdict(block(listed) + block(listed.slice(0, 30)))).toEqual(whole);
+  });
+});
+
 describe("sources that are refused", () => {
   it("nothing known, nothing at all, compressed, too deep", () => {
     expect(code(() => read("GPU0 GPU1 NV12\n"))).toBe("PCI_NOT_A_DUMP");

@@ -4,7 +4,7 @@
 // nothing.
 
 import { busName } from "./address.js";
-import { clip, type FunctionDraft, type MachineDraft, type Place, type Value } from "./draft.js";
+import type { FunctionDraft, MachineDraft, Place, Value } from "./draft.js";
 import { idsOfText } from "./header-line.js";
 import type { RootBusName } from "./topology.js";
 
@@ -195,7 +195,7 @@ export class TreeReader {
 
   private name(draft: FunctionDraft, text: string): void {
     const ids = idsOfText(text);
-    if (ids.text !== "") draft.deviceName ??= clip(ids.text);
+    if (ids.text !== "" && draft.deviceName === null) draft.tellName(ids.text);
     if (ids.vendor !== null) this.tell(draft, "vendor", ids.vendor);
     if (ids.device !== null) this.tell(draft, "device", ids.device);
   }

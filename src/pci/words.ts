@@ -85,7 +85,7 @@ export class WordsBlock {
     this.source = place.source;
     this.place = place;
     draft.className ??= header.className;
-    if (header.deviceText !== "") draft.deviceName ??= header.deviceText;
+    if (header.deviceText !== "") machine.tellName(draft, header.deviceText, place);
     if (header.classCode !== null) this.tell("class", header.classCode);
     if (header.vendor !== null) this.tell("vendor", header.vendor);
     if (header.device !== null) this.tell("device", header.device);
