@@ -68,13 +68,20 @@ function inferred(clue: CpuClue, address: string): Cpu {
     arm: UNKNOWN,
     power: UNKNOWN,
   };
+  const kinds: Record<CpuClue, string> = {
+    "amd-zen": "an AMD processor of family 17h or later",
+    "amd-older": "an AMD processor from before family 17h",
+    intel: "an Intel processor",
+    arm: "an Arm processor",
+    power: "a POWER processor",
+  };
   return {
     vendor: vendors[clue],
     family: UNKNOWN,
     model: UNKNOWN,
     architecture: architectures[clue],
     isAmdZen: clue === "amd-zen",
-    evidence: `${address} is part of such a CPU`,
+    evidence: `${address} belongs to ${kinds[clue]}`,
   };
 }
 

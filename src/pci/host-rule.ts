@@ -213,5 +213,5 @@ function cpuReason(topology: Topology, rules: RuleSet): string {
   if (cpu.vendor === "HygonGenuine") {
     return `the CPU says HygonGenuine: a Zen, but the rule wants AuthenticAMD${because}`;
   }
-  return `the CPU is no AMD Zen or later${because}`;
+  return `the CPU is not an AMD Zen or later${because}`;
 }

@@ -7,9 +7,12 @@ import { hasWideAcs } from "./host-bridges.js";
 import { KERNEL_LIST_MAX } from "./kernel-log.js";
 import type { Judgement } from "./path.js";
 import { ACS, type PciFunction } from "./topology.js";
+import type { RootVerdict } from "./verdict.js";
 
 /** A BAR of this size is what GPUs show without resizable BARs. */
 const SMALL_WINDOW = 256n << 20n;
+/** First functions of the root buses of Skylake-SP and Cascade Lake-SP. */
+const SKYLAKE_ROOTS: ReadonlySet<number> = new Set([0x2020, 0x2030, 0x2031, 0x2032, 0x2033]);
 
 export function notesOf(judged: Judgement): readonly string[] {
   const notes: string[] = [];
@@ -76,9 +79,17 @@ function hostRouteNotes(judged: Judgement, notes: string[]): void {
     notes.push("redirected bytes cross the links above the common port twice, up and down");
   }
   const { roots, isSameRootBus } = judged.hostBridge;
-  if (isSameRootBus === false && roots.some((root) => root.vendorId === 0x8086)) {
+  const isSkylake = ({ vendorId, deviceId }: RootVerdict) =>
+    vendorId === 0x8086 && typeof deviceId === "number" && SKYLAKE_ROOTS.has(deviceId);
+  // Older ones are listed for pairs of one root bus only.
+  if (isSameRootBus === false && roots.some(isSkylake) && !isOneNode(judged)) {
     notes.push("between sockets of older Xeons throughput is known to be far below the links'");
   }
+}
+
+/** Known to be on one socket. */
+function isOneNode({ client, provider }: Judgement): boolean {
+  return client.numaNode !== UNKNOWN && client.numaNode === provider.numaNode;
 }
 
 function providerNotes(provider: PciFunction, notes: string[]): void {

@@ -5,10 +5,11 @@
 import { type Fact, UNKNOWN } from "./fact.js";
 import { judgeHostBridge } from "./host-rule.js";
 import { type Judgement, possibleTypes } from "./path.js";
-import { firstLaterRelease, type RuleSet } from "./rules.js";
-import type { Address } from "./topology.js";
-import type { Futile, MapType, Remedy } from "./verdict.js";
+import { firstLaterRelease, NEWEST_KERNEL, type RuleSet, ruleSet } from "./rules.js";
+import type { Address, PciFunction } from "./topology.js";
+import type { Futile, HostBridgeVerdict, MapType, Remedy, RootVerdict } from "./verdict.js";
 
+const NVIDIA = 0x10de;
 const GROUP_COST =
   "the devices behind these ports share one IOMMU group: no isolation between them";
 
@@ -20,7 +21,7 @@ export function remediesOf(judged: Judgement): {
   if (judged.mapType !== "BUS_ADDR") {
     redirectRemedies(judged, remedies);
     if (judged.mapType === "NOT_SUPPORTED") refusalRemedies(judged, remedies);
-    else if (!hasCommon(judged)) remedies.push(sameSwitch());
+    else if (isMovable(judged)) remedies.push(sameSwitch());
   }
   resizeRemedy(judged, remedies);
   return { remedies, futile: futileOf(judged) };
@@ -43,12 +44,15 @@ function redirectRemedies(judged: Judgement, remedies: Remedy[]): void {
   if (!hasCommon(judged) || walk.redirecting.length === 0) return;
   const predicted = withoutRedirection(judged);
   const ports = walk.redirecting;
+  // GRUB manual, "Shell-like scripting": an unquoted semicolon separates commands.
+  const quoted =
+    ports.length > 1 ? "; in GRUB's files in single quotes: it ends a command at a bare ;" : "";
   remedies.push({
     kind: "disable-acs-redir",
     command: `pci=disable_acs_redir=${ports.join(";")}`,
     action: "boot with this kernel parameter: it clears the redirect bits of these ports",
     predicted,
-    cost: `a reboot; ${GROUP_COST}`,
+    cost: `a reboot; ${GROUP_COST}${quoted}`,
   });
   if (rules.hasConfigAcs) {
     remedies.push({
@@ -57,7 +61,7 @@ function redirectRemedies(judged: Judgement, remedies: Remedy[]): void {
       command: `pci=config_acs=${ports.map((port) => `x0x00xx@${port}`).join(";")}`,
       action: "or with this one, which says for each bit what it shall be (x: left alone)",
       predicted,
-      cost: `a reboot; ${GROUP_COST}; entries after the first need a kernel of 2025 or later`,
+      cost: `a reboot; ${GROUP_COST}; entries after the first need a kernel of 2025 or later${quoted}`,
     });
   }
   remedies.push({
@@ -91,15 +95,12 @@ function acsRegister(judged: Judgement, port: Address): string {
 
 function refusalRemedies(judged: Judgement, remedies: Remedy[]): void {
   const { rules, hostBridge } = judged;
-  const later = firstLaterRelease(rules, (one) => allowedUnder(judged, one));
+  const later = firstLaterRelease(rules, (one) => hostBridgeUnder(judged, one).isAllowed === true);
   if (later !== null) {
     remedies.push({
       kind: "newer-kernel",
       command: null,
-      action:
-        later === "next"
-          ? "a kernel newer than 7.2: the entry is in a development tree"
-          : `Linux ${later} or later lists this host bridge`,
+      action: laterText(judged, later),
       predicted: "THRU_HOST_BRIDGE",
       cost: "a kernel upgrade",
     });
@@ -118,7 +119,30 @@ function refusalRemedies(judged: Judgement, remedies: Remedy[]): void {
       cost: "moving a card",
     });
   }
-  if (!hasCommon(judged)) remedies.push(sameSwitch());
+  if (isMovable(judged)) remedies.push(sameSwitch());
+}
+
+/** Below a bridge each: what sits on a root bus itself is a part of the processor or chipset. */
+function isMovable(judged: Judgement): boolean {
+  return !hasCommon(judged) && fixedOf(judged).length === 0;
+}
+
+function fixedOf({ client, provider }: Judgement): readonly PciFunction[] {
+  return [client, provider].filter(({ parent }) => parent === null);
+}
+
+/** What a later release does that this one doesn't: a list, a rule, or what the list is held to. */
+function laterText(judged: Judgement, later: string): string {
+  if (later === "next") {
+    return `a kernel newer than ${NEWEST_KERNEL}: what allows it is in a development tree`;
+  }
+  const host = hostBridgeUnder(judged, ruleSet(later));
+  if (host.cpuRule === true) return `Linux ${later} or later has a rule for this processor`;
+  const isListed = (root: RootVerdict) => root.isListed === true;
+  if (judged.hostBridge.roots.every(isListed)) {
+    return `Linux ${later} or later lets a root port at any device number stand for its root bus`;
+  }
+  return `Linux ${later} or later lists this host bridge`;
 }
 
 function listedBus(judged: Judgement): string {
@@ -128,10 +152,9 @@ function listedBus(judged: Judgement): string {
   return root?.rootBus ?? "";
 }
 
-function allowedUnder(judged: Judgement, rules: RuleSet): boolean {
+function hostBridgeUnder(judged: Judgement, rules: RuleSet): HostBridgeVerdict {
   const { topology, provider, client, options } = judged;
-  const host = judgeHostBridge(topology, provider, client, rules, options.names);
-  return host.isAllowed === true;
+  return judgeHostBridge(topology, provider, client, rules, options.names);
 }
 
 function sameSwitch(): Remedy {
@@ -170,6 +193,10 @@ function mebibytes(bytes: bigint): string {
   return `${bytes >> 20n} MiB`;
 }
 
+function involvesNvidia({ client, provider }: Judgement): boolean {
+  return client.vendorId === NVIDIA || provider.vendorId === NVIDIA;
+}
+
 function futileOf(judged: Judgement): readonly Futile[] {
   const { walk, mapType } = judged;
   if (mapType === "BUS_ADDR" || mapType === UNKNOWN) return [];
@@ -202,7 +229,14 @@ function futileOf(judged: Judgement): readonly Futile[] {
         "ports do",
     });
   }
-  if (mapType === "NOT_SUPPORTED") {
+  const [fixed] = fixedOf(judged);
+  if (walk.common === null && fixed !== undefined) {
+    futile.push({
+      what: "moving a card",
+      why: `${fixed.address} sits on the root bus itself: no switch can be put above it`,
+    });
+  }
+  if (mapType === "NOT_SUPPORTED" && involvesNvidia(judged)) {
     futile.push({
       what: "nvidia-smi topo -p2p says OK",
       why: "NVIDIA's own driver has a list of chipsets of its own and doesn't ask this one",

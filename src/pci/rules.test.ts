@@ -94,6 +94,68 @@ describe("rules by release", () => {
     expect(path.hostBridge.roots.map((root) => root.isListed)).toEqual([true, false]);
   });
 
+  it.each([
+    ["00.0 1022:14a4", "00.0 1022:14a4", "5.4", "AuthenticAMD", "5.9 or later has a rule for this"],
+    ["00.0 8086:2020", "02.0 8086:2032", "5.15", "GenuineIntel", "5.19 or later lets a root port"],
+    ["00.0 8086:09a2", "00.0 8086:09a2", "5.4", "GenuineIntel", "5.15 or later lists this host"],
+    ["00.0 10de:2f95", "00.0 10de:2f95", "7.2", "GenuineIntel", `newer than ${NEWEST_KERNEL}`],
+  ])("%s and %s under Linux %s, %s: what a later one has is %s", (first, second, ...rest) => {
+    const [kernel, cpu, text] = rest;
+    const { remedies } = ask(first, second, kernel, cpu);
+    expect(remedies.find(({ kind }) => kind === "newer-kernel")?.action).toContain(text);
+  });
+
+  it("what sits on a root bus itself can't be moved below a switch", () => {
+    const text = machine("00.0 8086:6f00", "00.0 8086:6f00", "GenuineIntel");
+    const topology = readTopology([{ name: "dump", bytes: encodeUtf8(text) }]);
+    const fixed = p2pPath(topology, "0000:00:00.0", "0000:81:00.0");
+    expect(fixed.mapType).toBe("NOT_SUPPORTED");
+    expect(fixed.remedies).toEqual([]);
+    expect(fixed.futile.find(({ what }) => what === "moving a card")?.why).toContain("00:00.0");
+    const cards = p2pPath(topology, "0000:01:00.0", "0000:81:00.0");
+    expect(cards.remedies.map(({ kind }) => kind)).toEqual(["same-switch"]);
+    expect(cards.futile.map(({ what }) => what)).not.toContain("moving a card");
+    // Neither is NVIDIA's: its tool has nothing to say of them.
+    expect(cards.futile.map(({ what }) => what).join()).not.toContain("nvidia-smi");
+  });
+
+  it("the throughput between sockets is told of Skylake, not of later ones", () => {
+    const notes = (id: string) => ask(`00.0 8086:${id}`, `00.0 8086:${id}`).notes.join();
+    expect(notes("2020")).toContain("between sockets");
+    expect(notes("09a2")).toContain("over a host bridge");
+    expect(notes("09a2")).not.toContain("between sockets");
+  });
+
+  it.each([
+    ["13b5:0100", "is not an AMD Zen or later (0000:00:00.0 belongs to an Arm processor)"],
+    ["8086:6f00", "is not an AMD Zen or later (0000:00:00.0 belongs to an Intel processor)"],
+    ["1022:1450", "is an AMD Zen or later (0000:00:00.0 belongs to an AMD processor of family 17h"],
+  ])("the CPU that %s tells of: %s", (id, text) => {
+    const dump = `00:00.0 0600: ${id}\n\tFlags: fast devsel\n\n`;
+    const topology = readTopology([{ name: "dump", bytes: encodeUtf8(dump) }]);
+    const path = p2pPath(topology, "0000:00:00.0", "0000:00:00.0");
+    expect(path.hostBridge.cpuReason).toContain(text);
+  });
+
+  it("several ports in one kernel parameter: GRUB's quotes are told of, of one port not", () => {
+    const port = (slot: string, bus: string, acs: string) =>
+      `00:${slot} 0604: 8086:347a\n\tBus: primary=00, secondary=${bus}, subordinate=${bus}, ` +
+      `sec-latency=0\n\tCapabilities: [40] Express (v2) Root Port (Slot-), MSI 00\n` +
+      `\tCapabilities: [100 v1] Access Control Services\n\t\tACSCtl:\t${acs}\n\n`;
+    const on = "SrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-";
+    const end = (slot: string, acs: string) =>
+      `01:00.${slot} 0200: 15b3:1017\n\tCapabilities: [40] Express (v2) Endpoint, MSI 00\n` +
+      `\tCapabilities: [100 v1] Access Control Services\n\t\tACSCtl:\t${acs}\n\n`;
+    const cost = (acs: string) => {
+      const text = port("01.0", "01", on) + end("0", acs) + end("1", acs);
+      const topology = readTopology([{ name: "dump", bytes: encodeUtf8(text) }]);
+      const { remedies } = p2pPath(topology, "0000:01:00.0", "0000:01:00.1");
+      return remedies.find(({ kind }) => kind === "disable-acs-redir")?.cost;
+    };
+    expect(cost(on)).toContain("single quotes");
+    expect(cost(on.replaceAll("+", "-"))).not.toContain("single quotes");
+  });
+
   it("two buses listed for themselves only: moving below one of them would do", () => {
     const path = ask("00.0 8086:2f00", "00.0 8086:2f00", "6.1");
     expect(path.remedies.find(({ kind }) => kind === "same-socket")?.predicted).toBe(

@@ -76,7 +76,7 @@ describe("explain", () => {
       "  ACS redirects at 1 function of the way (0000:00:01.0): " +
         "what peers send is sent up to the host bridge.",
       "  Processor: an Intel processor: no rule for it.",
-      "  root bus 0000:00 stands by 0000:00:00.0 8086:6f00, which the kernel does not list.",
+      "  for root bus 0000:00 stands 0000:00:00.0 8086:6f00, which the kernel does not list.",
       "  So the host bridge is not trusted to pass it on.",
       "",
       "What the kernel would log:",
@@ -97,6 +97,25 @@ describe("explain", () => {
     expect(lines[0]).toBe(headline(inventory, refused));
     expect(lines).toContain("  ACS redirects at 0000:00:01.0");
     expect(lines).toContain("  to change it: pci=disable_acs_redir=0000:00:01.0");
+  });
+
+  it("in short names no larger BAR as the way to another verdict", () => {
+    const path = makePath({
+      client: DISK,
+      provider: GPU,
+      mapType: "unknown",
+      remedies: [
+        {
+          kind: "resize-bar",
+          command: "echo 15 > resource1_resize",
+          action: "BAR 1 offers less than it could.",
+          predicted: "unknown",
+          cost: "address space",
+        },
+      ],
+    });
+    expect(pathText(inventory, path).join("\n")).not.toContain("resize");
+    expect(explainText(inventory, path).join("\n")).toContain("echo 15 > resource1_resize");
   });
 
   it("never calls unknown anything else, and says what it depends on", () => {
@@ -125,7 +144,7 @@ describe("explain", () => {
     [{ representative: null }, "has no device that could stand for it"],
     [{ representative: "unknown" }, "what stands first on root bus 0000:00 is unknown"],
     [{ isEligible: false }, "neither device 00.0 nor a root port"],
-    [{ isListed: "unknown", vendorId: "unknown" }, "whose numbers are unknown, and whether"],
+    [{ isListed: "unknown", vendorId: "unknown" }, "(numbers not told), and whether"],
     [{ listedSince: "7.2" }, "does not list (kernel 7.2 and later do)"],
     [{ isListed: true, listedAs: "Haswell" }, "which the kernel lists as Haswell"],
     [{ isListed: true, isSameBusOnly: true }, "for pairs of the same root bus only"],

@@ -33,7 +33,8 @@ export function pathText(inventory: Inventory, path: P2pPath): string[] {
     if (isDeciding) lines.push(`  unknown: ${message}`);
   }
   for (const assumption of path.assumptions) lines.push(`  assumed: ${assumption}`);
-  const [remedy] = path.remedies;
+  // A larger BAR shows more memory, and leads nowhere else.
+  const remedy = path.remedies.find(({ kind }) => kind !== "resize-bar");
   if (remedy !== undefined && answerOf(path) !== "direct") {
     const aim = path.isAllowed === true ? "for a way below the host bridge" : "to change it";
     lines.push(`  ${aim}: ${remedy.command ?? remedy.action}`);
@@ -238,9 +239,9 @@ export function rootText(root: RootVerdict, kernel: string): string {
   if (representative === UNKNOWN) return `what stands first on root bus ${rootBus} is unknown`;
   const id =
     vendorId === UNKNOWN || deviceId === UNKNOWN
-      ? "whose numbers are unknown"
+      ? "(numbers not told)"
       : `${hex(vendorId, 4)}:${hex(deviceId, 4)}`;
-  return `root bus ${rootBus} stands by ${representative} ${id}, ${listText(root, kernel)}`;
+  return `for root bus ${rootBus} stands ${representative} ${id}, ${listText(root, kernel)}`;
 }
 
 function listText(root: RootVerdict, kernel: string): string {
