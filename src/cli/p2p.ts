@@ -94,7 +94,7 @@ function tellNotices(machine: PciMachine, options: P2pCommandOptions, reporter: 
   }
   if (conflicts > 0) {
     reporter.warn(
-      `${conflicts} fact${conflicts === 1 ? "" : "s"} told in two ways, and unknown therefore: is ` +
+      `${conflicts} fact${conflicts === 1 ? "" : "s"} told in two ways, so unknown: is ` +
         `all this of one machine and one boot?${options.verbose ? "" : " (--verbose)"}`,
     );
   }

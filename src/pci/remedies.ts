@@ -61,7 +61,9 @@ function redirectRemedies(judged: Judgement, remedies: Remedy[]): void {
       command: `pci=config_acs=${ports.map((port) => `x0x00xx@${port}`).join(";")}`,
       action: "or with this one, which says for each bit what it shall be (x: left alone)",
       predicted,
-      cost: `a reboot; ${GROUP_COST}; entries after the first need a kernel of 2025 or later${quoted}`,
+      cost:
+        `a reboot; ${GROUP_COST}; ` +
+        `entries after the first need a kernel of 2025 or later${quoted}`,
     });
   }
   remedies.push({
