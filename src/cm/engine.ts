@@ -4,7 +4,7 @@
 
 import { assert, FarpageError, type IpAddress, type Random } from "../base/index.js";
 import type { Context, QueuePair } from "../verbs/index.js";
-import { type CmMessage, REJ_REASON } from "../wire/index.js";
+import { type CmMessage, numberOfLane, REJ_REASON } from "../wire/index.js";
 import { Connection } from "./connection.js";
 import { ConnectionTable } from "./connection-table.js";
 import { CmCounters, type CmDrop } from "./counters.js";
@@ -348,10 +348,13 @@ export class CmEngine {
     return wasSent;
   }
 
+  /** Ids are of the device's lane, by which a peer's answers find it. */
   private drawCommId(): number {
+    const { lane } = this.context.device;
     for (;;) {
-      const commId = this.random.nextU32();
-      if (commId !== 0 && !this.table.hasCommId(commId)) return commId;
+      const commId = numberOfLane(lane, this.random.nextU32());
+      const isWhole = commId !== 0 && commId <= 0xffff_ffff;
+      if (isWhole && !this.table.hasCommId(commId)) return commId;
     }
   }
 }

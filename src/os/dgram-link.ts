@@ -10,7 +10,7 @@ import { RxBurst, type TxBatch, type TxFlow } from "../transport/index.js";
 import type { LinkCounters, OsLink, Poller } from "./door.js";
 import { nodeFailure } from "./failure.js";
 import { interfaceOf, isLinkLocal } from "./interfaces.js";
-import { type NativeLinkOptions, newLinkCounters } from "./native-link.js";
+import { newLinkCounters } from "./native-link.js";
 import { explainBindFailure, RECEIVE_PAYLOAD_FRACTION } from "./udp-socket.js";
 
 const LIMITATION =
@@ -24,6 +24,16 @@ const QUEUE_COUNT_MAX = 4096;
 /** Sends that libuv has not finished; then `send` stops until some have. */
 const SEND_COUNT_MAX = 256;
 
+export interface DgramLinkOptions {
+  readonly addresses: readonly IpAddress[];
+  readonly poller: Poller;
+  readonly port: number;
+  /** As for `UdpSocketOptions`. */
+  readonly receiveBufferValue: number;
+  readonly burstCount: number;
+  readonly onNotice: (message: string) => void;
+}
+
 interface Arrival {
   readonly bytes: Uint8Array;
   readonly port: number;
@@ -35,7 +45,7 @@ interface Arrival {
  * Binds and opens the link.
  * @throws FarpageError as `openLink`.
  */
-export async function openDgramLink(options: NativeLinkOptions): Promise<DgramLink> {
+export async function openDgramLink(options: DgramLinkOptions): Promise<DgramLink> {
   const sockets: Socket[] = [];
   let port = options.port;
   try {
@@ -113,7 +123,7 @@ export class DgramLink implements OsLink {
     if (this.wantsWrite && this.writable) this.poller.wake();
   };
 
-  constructor(options: NativeLinkOptions, sockets: readonly Socket[], port: number) {
+  constructor(options: DgramLinkOptions, sockets: readonly Socket[], port: number) {
     this.addresses = options.addresses;
     this.poller = options.poller;
     this.onNotice = options.onNotice;

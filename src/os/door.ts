@@ -19,6 +19,8 @@ import type { MemorySource } from "../base/index.js";
 import type { BlockFile } from "../block/index.js";
 import type { ByteStream } from "../nbd/index.js";
 import type { Link } from "../transport/index.js";
+import type { Steering } from "../wire/index.js";
+import type { BoundSocket } from "./udp-socket.js";
 
 /** How something of this room is built: by foreign calls, or on Node's own modules. */
 export type Backend = "native" | "node";
@@ -114,6 +116,26 @@ export interface LinkOptions {
   readonly segmentation?: boolean;
   /** Told once, in a sentence, when something works less well than it could. */
   readonly onNotice?: (message: string) => void;
+  /**
+   * Native alone: one lane's of `bindLaneSockets`, for the same addresses in the same order; they
+   * stay open when the link closes.
+   */
+  readonly sockets?: readonly BoundSocket[];
+}
+
+export interface LaneSocketOptions {
+  readonly addresses: readonly string[];
+  readonly steering: Steering;
+  /** 4791 by default; 0 lets the system choose (tests). */
+  readonly port?: number;
+}
+
+/** Sockets of all lanes of a host. Plain data but for `close`: they can be posted to threads. */
+export interface LaneSockets {
+  /** By lane, then by address. */
+  readonly lanes: readonly (readonly BoundSocket[])[];
+  /** Preconditions: no lane uses them any more. */
+  close(): void;
 }
 
 /** What a link has counted since it was opened. */
@@ -132,6 +154,9 @@ export interface LinkCounters {
   pendingErrors: number;
   /** Datagrams that were cut off or malformed on their way through the socket. */
   receiveDrops: number;
+  /** Bursts with packets of another lane: handed on to it, and those it had no room for. */
+  handedOn: number;
+  handedOnLost: number;
 }
 
 /** An open link. Its bursts are mapped memory: not to be touched after `close`. */

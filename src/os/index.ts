@@ -7,6 +7,8 @@ export type {
   Backend,
   BackendChoice,
   BlockFileOptions,
+  LaneSocketOptions,
+  LaneSockets,
   LinkCounters,
   LinkOptions,
   MemorySourceOptions,
@@ -22,7 +24,7 @@ export type {
   StreamOptions,
 } from "./door.js";
 export { type NamedSource, READ_LIMITS, type ReadLimits, readNamedSource } from "./folder.js";
-export { openLink } from "./link.js";
+export { bindLaneSockets, openLink } from "./link.js";
 export { openMemorySource } from "./memory-source.js";
 export { foreignCallsUnavailable } from "./native.js";
 export { readPciIds } from "./pci-ids-file.js";
@@ -31,3 +33,4 @@ export { openPoller } from "./poller.js";
 export { SystemRandom } from "./random.js";
 export { localAddressTowards } from "./route.js";
 export { connectStream, listenStream } from "./stream.js";
+export type { BoundSocket } from "./udp-socket.js";

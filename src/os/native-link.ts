@@ -23,7 +23,12 @@ import {
 } from "./message-headers.js";
 import { loadNative, type NativeBlock } from "./native.js";
 import { AF_INET, SOCKET_ADDRESS_BYTES_MAX, writeInetAddress } from "./socket-address.js";
-import { RECEIVE_PAYLOAD_FRACTION, UdpSocket } from "./udp-socket.js";
+import {
+  type BoundSocket,
+  closeSocket,
+  RECEIVE_PAYLOAD_FRACTION,
+  UdpSocket,
+} from "./udp-socket.js";
 
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
@@ -46,11 +51,12 @@ const STALL_ERRNOS: readonly number[] = [ERRNO.EAGAIN, ERRNO.ENOBUFS, ERRNO.ENOM
 export interface NativeLinkOptions {
   readonly addresses: readonly IpAddress[];
   readonly poller: Poller;
-  readonly port: number;
-  readonly receiveBufferValue: number;
   readonly burstCount: number;
   readonly segmentation: boolean;
   readonly onNotice: (message: string) => void;
+  /** One per address; whether the link closes them. */
+  readonly sockets: readonly BoundSocket[];
+  readonly ownsSockets: boolean;
 }
 
 export class NativeLink implements OsLink {
@@ -65,6 +71,8 @@ export class NativeLink implements OsLink {
 
   private readonly native = loadNative();
   private readonly sockets: UdpSocket[] = [];
+  /** Those to be closed with the link. */
+  private readonly owned: readonly BoundSocket[];
   private readonly onNotice: (message: string) => void;
   private readonly noticed = new Set<string>();
   /** Older than UDP GSO (4.18) or GRO (5.0). */
@@ -93,10 +101,13 @@ export class NativeLink implements OsLink {
     this.slab = mapBlock(burstCount * BURST_BYTES, true);
     this.rx = new MessageHeaders(burstCount);
     this.tx = new MessageHeaders(TX_SEGMENTS_MAX);
-    this.port = this.openSockets(options);
+    const { sockets: bound, ownsSockets } = options;
+    this.owned = ownsSockets ? bound : [];
+    this.port = (bound[0] as BoundSocket).port;
+    this.openSockets(bound, options);
     this.addresses = addresses;
-    this.linkMtus = this.sockets.map((socket) => socket.mtu);
-    const granted = Math.min(...this.sockets.map((socket) => socket.receiveBufferGranted));
+    this.linkMtus = bound.map((socket) => socket.mtu);
+    const granted = Math.min(...bound.map((socket) => socket.receiveBufferGranted));
     this.receiveBufferBytes = Math.floor(granted * RECEIVE_PAYLOAD_FRACTION);
     this.slotBursts = [];
     for (let slot = 0; slot < burstCount; slot++) {
@@ -192,37 +203,24 @@ export class NativeLink implements OsLink {
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.release();
+    for (const socket of this.sockets) socket.release();
+    for (const socket of this.owned) closeSocket(socket);
+    this.rx.close();
+    this.tx.close();
+    unmapBlock(this.slab);
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** One socket per address, all with the same port. @returns the port. */
-  private openSockets(options: NativeLinkOptions): number {
-    const { addresses, poller, receiveBufferValue, segmentation } = options;
-    let port = options.port;
-    try {
-      for (const address of addresses) {
-        const socket = new UdpSocket({ address, port, receiveBufferValue, poller });
-        this.sockets.push(socket);
-        port = socket.port;
-        this.hasOldKernel ||= !socket.sendsGso || !socket.receivesGro;
-        if (!segmentation) socket.sendsGso = false;
-      }
-    } catch (error) {
-      this.release();
-      throw error;
+  private openSockets(bound: readonly BoundSocket[], options: NativeLinkOptions): void {
+    for (const one of bound) {
+      const socket = new UdpSocket(one, options.poller);
+      this.sockets.push(socket);
+      this.hasOldKernel ||= !one.sendsGso || !one.receivesGro;
+      if (!options.segmentation) socket.sendsGso = false;
     }
-    return port;
-  }
-
-  private release(): void {
-    for (const socket of this.sockets) socket.close();
-    this.rx.close();
-    this.tx.close();
-    unmapBlock(this.slab);
   }
 
   /** Writes back what the kernel changed in the headers that it used last. */
@@ -482,5 +480,7 @@ export function newLinkCounters(): LinkCounters {
     sendFailures: 0,
     pendingErrors: 0,
     receiveDrops: 0,
+    handedOn: 0,
+    handedOnLost: 0,
   };
 }

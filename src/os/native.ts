@@ -49,6 +49,10 @@ export interface Libc {
   ) => number;
   readonly sendmmsg: (fd: number, messages: Address, count: number, flags: number) => number;
   readonly close: (fd: number) => number;
+  readonly read: (fd: number, buffer: Address, length: number) => number;
+  readonly write: (fd: number, buffer: Address, length: number) => number;
+  readonly eventfd: (value: number, flags: number) => number;
+  readonly memfd_create: ((name: string, flags: number) => number) | null;
   readonly epoll_create1: (flags: number) => number;
   readonly epoll_ctl: (set: number, operation: number, fd: number, event: Address) => number;
   readonly epoll_wait: (set: number, events: Address, count: number, timeoutMs: number) => number;
@@ -245,6 +249,10 @@ function bindLibc(library: Library): Libc {
     recvmmsg: f("recvmmsg", "int", "int", "uintptr_t", "uint", "int", "uintptr_t"),
     sendmmsg: f("sendmmsg", "int", "int", "uintptr_t", "uint", "int"),
     close: f("close", "int", "int"),
+    read: f("read", "long", "int", "uintptr_t", "size_t"),
+    write: f("write", "long", "int", "uintptr_t", "size_t"),
+    eventfd: f("eventfd", "int", "uint", "int"),
+    memfd_create: optional("memfd_create", "int", "str", "uint"),
     epoll_create1: f("epoll_create1", "int", "int"),
     epoll_ctl: f("epoll_ctl", "int", "int", "int", "int", "uintptr_t"),
     epoll_wait: f("epoll_wait", "int", "int", "uintptr_t", "int", "int"),

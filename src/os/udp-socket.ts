@@ -4,7 +4,7 @@
 // ICRC covers; IPv6: accepts checksum 0, which is what the kernel's rxe sends. Both: GRO, TOS,
 // buffers as large as the system grants.
 
-import { assert, FarpageError, type IpAddress } from "../base/index.js";
+import { assert, FarpageError, IpAddress } from "../base/index.js";
 import { describeUdpPortHolder } from "./diagnosis.js";
 import type { PolledDescriptor, Poller } from "./door.js";
 import { failure } from "./failure.js";
@@ -12,17 +12,20 @@ import { interfaceOf, localAddresses } from "./interfaces.js";
 import { mapBlock, unmapBlock } from "./memory-source.js";
 import { loadNative } from "./native.js";
 import { addressFamilyOf, readInetPort, writeInetAddress } from "./socket-address.js";
+import { BPF_INSTRUCTION_BYTES, type BpfInstruction } from "./steering-program.js";
 
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 0x80802;
 const SOL_IP = 0;
 const SOL_SOCKET = 1;
 const SOL_UDP = 17;
 const SOL_IPV6 = 41;
+const SO_REUSEPORT = 15;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SO_RXQ_OVFL = 40;
+const SO_ATTACH_REUSEPORT_CBPF = 51;
 const IP_MTU_DISCOVER = 10;
 const IP_RECVTOS = 13;
 const IP_PMTUDISC_DO = 2;
@@ -51,14 +54,17 @@ export interface UdpSocketOptions {
   readonly port: number;
   /** Value for SO_RCVBUF; the kernel doubles it for its own overhead. */
   readonly receiveBufferValue: number;
-  readonly poller: Poller;
+  /**
+   * Whether other sockets of this process will have the same address and port. `FIRST` takes the
+   * port as if not, and lets others in afterwards: so that only those of one process ever share it.
+   */
+  readonly sharing?: "NONE" | "FIRST" | "FURTHER";
 }
 
-/** An open socket and what the system has granted it. */
-export class UdpSocket {
-  readonly address: IpAddress;
+/** A socket that is bound, as plain data: every thread of the process can use it. */
+export interface BoundSocket {
+  readonly address: string;
   readonly descriptor: number;
-  readonly polled: PolledDescriptor;
   /** The port that is bound. */
   readonly port: number;
   readonly mtu: number;
@@ -67,42 +73,114 @@ export class UdpSocket {
   /** Bytes that the kernel accounts to received packets at most, its overhead included. */
   readonly receiveBufferGranted: number;
   readonly receivesGro: boolean;
+  readonly sendsGso: boolean;
+}
+
+/**
+ * Opens, sets up and binds a socket.
+ * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE (naming the holder), EACCES, EAFNOSUPPORT ...
+ */
+export function bindUdpSocket(options: UdpSocketOptions): BoundSocket {
+  const { libc } = loadNative();
+  const { address, sharing = "NONE" } = options;
+  const { mtu, scopeId } = interfaceOf(address);
+  const descriptor = libc.socket(addressFamilyOf(address), SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
+  if (descriptor < 0) throw failure(`open a UDP socket for ${address}`);
+  const configurator = new Configurator(descriptor);
+  try {
+    configurator.setPathMtuDiscovery(address.family);
+    const receivesGro = configurator.trySet(SOL_UDP, UDP_GRO, 1);
+    const sendsGso = configurator.tryGet(SOL_UDP, UDP_SEGMENT) !== null;
+    const receiveBufferGranted = configurator.setBuffers(options.receiveBufferValue);
+    if (sharing === "FURTHER") configurator.set(SOL_SOCKET, SO_REUSEPORT, 1);
+    const port = configurator.bind(address, options.port, scopeId);
+    if (sharing === "FIRST") configurator.set(SOL_SOCKET, SO_REUSEPORT, 1);
+    const granted = { receiveBufferGranted, receivesGro, sendsGso };
+    return { address: address.toString(), descriptor, port, mtu, scopeId, ...granted };
+  } catch (error) {
+    libc.close(descriptor);
+    throw error;
+  } finally {
+    configurator.close();
+  }
+}
+
+/** Binds one socket per address, all with the same port; all or none. @throws as for one. */
+export function bindUdpSockets(options: {
+  readonly addresses: readonly IpAddress[];
+  readonly port: number;
+  readonly receiveBufferValue: number;
+}): BoundSocket[] {
+  const { addresses, receiveBufferValue } = options;
+  const sockets: BoundSocket[] = [];
+  let port = options.port;
+  try {
+    for (const address of addresses) {
+      const socket = bindUdpSocket({ address, port, receiveBufferValue });
+      sockets.push(socket);
+      port = socket.port;
+    }
+  } catch (error) {
+    for (const socket of sockets) closeSocket(socket);
+    throw error;
+  }
+  return sockets;
+}
+
+/**
+ * Has the kernel choose by `program` among the sockets that share the port of `socket`.
+ * Preconditions: there are two of them.
+ * @throws FarpageError with the kernel's errno where it has no such thing.
+ */
+export function steerSockets(socket: BoundSocket, program: readonly BpfInstruction[]): void {
+  const block = mapBlock(4096);
+  const { view, address } = block;
+  // struct sock_fprog: length, padding, pointer; the instructions behind it.
+  const at = 16;
+  view.setUint16(0, program.length, true);
+  view.setBigUint64(8, BigInt(address + at), true);
+  program.forEach(({ code, jt, jf, k }, index) => {
+    const to = at + index * BPF_INSTRUCTION_BYTES;
+    view.setUint16(to, code, true);
+    view.setUint8(to + 2, jt);
+    view.setUint8(to + 3, jf);
+    view.setUint32(to + 4, k, true);
+  });
+  const { libc, errno } = loadNative();
+  const { descriptor } = socket;
+  const failed = libc.setsockopt(descriptor, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, address, 16) < 0;
+  const code = failed ? errno() : 0;
+  unmapBlock(block);
+  if (failed) throw failure(`steer packets among the sockets of ${socket.address}`, code);
+}
+
+/** Closes a socket of `bindUdpSocket`. Preconditions: nobody uses it any more. */
+export function closeSocket(socket: BoundSocket): void {
+  loadNative().libc.close(socket.descriptor);
+}
+
+/** A bound socket in the hands of one thread. */
+export class UdpSocket {
+  readonly address: IpAddress;
+  readonly descriptor: number;
+  readonly polled: PolledDescriptor;
+  readonly scopeId: number;
   /** False once a GSO send has been refused for good. */
   sendsGso: boolean;
   /** The kernel's running count of datagrams that found the buffer full, modulo 2^32. */
   overflowCount = 0;
 
-  /**
-   * @throws FarpageError EADDRNOTAVAIL, EADDRINUSE (naming the holder), EACCES, EAFNOSUPPORT ...
-   */
-  constructor(options: UdpSocketOptions) {
-    const { libc } = loadNative();
-    const { address } = options;
-    const facts = interfaceOf(address);
-    this.address = address;
-    this.mtu = facts.mtu;
-    this.scopeId = facts.scopeId;
-    this.descriptor = libc.socket(addressFamilyOf(address), SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
-    if (this.descriptor < 0) throw failure(`open a UDP socket for ${address}`);
-    const configurator = new Configurator(this.descriptor);
-    try {
-      configurator.setPathMtuDiscovery(address.family);
-      this.receivesGro = configurator.trySet(SOL_UDP, UDP_GRO, 1);
-      this.sendsGso = configurator.tryGet(SOL_UDP, UDP_SEGMENT) !== null;
-      this.receiveBufferGranted = configurator.setBuffers(options.receiveBufferValue);
-      this.port = configurator.bind(address, options.port, facts.scopeId);
-      this.polled = options.poller.add(this.descriptor);
-    } catch (error) {
-      libc.close(this.descriptor);
-      throw error;
-    } finally {
-      configurator.close();
-    }
+  constructor(bound: BoundSocket, poller: Poller) {
+    this.address = IpAddress.parse(bound.address);
+    this.descriptor = bound.descriptor;
+    this.scopeId = bound.scopeId;
+    this.sendsGso = bound.sendsGso;
+    this.polled = poller.add(bound.descriptor);
   }
 
-  close(): void {
+  /** The socket itself stays open. */
+  release(): void {
     this.polled.remove();
-    loadNative().libc.close(this.descriptor);
   }
 }
 
@@ -162,7 +240,7 @@ class Configurator {
     return readInetPort(view, 0);
   }
 
-  private set(level: number, option: number, value: number): void {
+  set(level: number, option: number, value: number): void {
     if (!this.trySet(level, option, value)) {
       throw failure(`set option ${option} at level ${level} of a UDP socket`);
     }

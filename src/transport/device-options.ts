@@ -2,7 +2,7 @@
 // What a device is made of, and what follows from its links.
 
 import { type Crc32, FarpageError, type IpAddress, type Random } from "../base/index.js";
-import { MTU_MAX, MTU_MIN } from "../wire/index.js";
+import { type LaneNumber, MTU_MAX, MTU_MIN } from "../wire/index.js";
 
 /** What a device is made of. Every bound has a default; memory is taken as objects are created. */
 export interface DeviceOptions {
@@ -23,6 +23,11 @@ export interface DeviceOptions {
   readonly qpCountMax?: number;
   readonly regionCountMax?: number;
   readonly wrCountMax?: number;
+  /**
+   * Which lane of its host the device is on, of how many: it gives its queue pairs numbers that are
+   * `index` mod `count`, by which packets find the lane. The only one if absent.
+   */
+  readonly lane?: LaneNumber;
   /** Early repeats of the oldest packet, before the ACK timeout; on if absent. */
   readonly probes?: boolean;
 }

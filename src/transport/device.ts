@@ -26,6 +26,7 @@ import {
   checkPacket,
   ICRC_RESULT,
   IcrcEngine,
+  numberOfLane,
   OPCODE_FLAG,
   OPCODE_FLAGS,
   opcodeTransport,
@@ -65,7 +66,7 @@ const WR_COUNT_MAX = 16_384;
 export const CQ_DEPTH_MAX = 1 << 20;
 /** Flows that are remembered; see `FlowTable`. */
 const FLOW_COUNT_MAX = 4096;
-/** Events that nobody fetches: the oldest goes when there are more. */
+/** Events that nobody fetches: the oldest goes. */
 const EVENT_COUNT_MAX = 4096;
 /** A READ is asked for in pieces of at most this much, whatever the window. */
 const READ_PIECE_BYTES_MAX = 1 << 20;
@@ -80,6 +81,7 @@ export class Device {
   /** Queue pairs at once, requests per queue. */
   readonly qpCountMax: number;
   readonly wrCountMax: number;
+  readonly lane: NonNullable<DeviceOptions["lane"]>;
 
   /** For the device's own stages. */
   readonly icrc: IcrcEngine;
@@ -90,7 +92,6 @@ export class Device {
 
   private readonly random: Random;
   private readonly flows: FlowTable;
-  private readonly waitLinks: WaitLinks;
   private readonly sources: SourceTable;
   private readonly packet = new RxPacket();
   /** Whose the packet under way is, once only the ICRC could show otherwise. */
@@ -131,9 +132,10 @@ export class Device {
     this.probes = options.probes ?? true;
     this.qpCountMax = qpCountMax;
     this.wrCountMax = options.wrCountMax ?? WR_COUNT_MAX;
-    this.waitLinks = new WaitLinks(qpCountMax);
-    this.flows = new FlowTable(this.addresses, windowBytes, FLOW_COUNT_MAX, this.waitLinks);
-    this.readWindow = new ByteWindow(receiveBytes, this.waitLinks, receiveBytes);
+    this.lane = options.lane ?? { index: 0, count: 1 };
+    const waitLinks = new WaitLinks(qpCountMax);
+    this.flows = new FlowTable(this.addresses, windowBytes, FLOW_COUNT_MAX, waitLinks);
+    this.readWindow = new ByteWindow(receiveBytes, waitLinks, receiveBytes);
     // Four pieces under way keep a READ flowing.
     const piece = Math.floor(receiveBytes / 4 / MTU_MAX) * MTU_MAX;
     this.readPieceBytes = Math.min(READ_PIECE_BYTES_MAX, Math.max(MTU_MAX, piece));
@@ -491,8 +493,8 @@ export class Device {
 
   private drawQpn(): number {
     for (;;) {
-      const qpn = randomBelow(this.random, 1 << 24);
-      if (qpn > QPN_GSI && qpn !== QPN_MULTICAST && this.qpIndexes.get(qpn) < 0) return qpn;
+      const qpn = numberOfLane(this.lane, randomBelow(this.random, 1 << 24));
+      if (qpn > QPN_GSI && qpn < QPN_MULTICAST && this.qpIndexes.get(qpn) < 0) return qpn;
     }
   }
 }

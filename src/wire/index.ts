@@ -338,3 +338,13 @@ export {
   SIDR_REQ_PRIVATE_BYTES,
   type SidrReq,
 } from "./sidr-req.js";
+export {
+  EVERY_LANE,
+  type LaneNumber,
+  laneOf,
+  numberOfLane,
+  SINGLE_LANE,
+  STEERING_AT,
+  STEERING_ATTRIBUTE,
+  type Steering,
+} from "./steering.js";
