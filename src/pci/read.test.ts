@@ -273,3 +273,36 @@ describe("sources that are refused", () => {
     expect(code(() => readTopology(packed, { gunzip }))).toBe("PCI_TOO_BIG");
   });
 });
+
+describe("a text that ends within a line", () => {
+  it("of the machine: what half of it says isn't taken", () => {
+    const whole = `${port(ACS_ON)}vendor_id\t: AuthenticAMD\ncpu family\t: 25\n`;
+    expect(read(whole).cpu).toMatchObject({ family: 25, isAmdZen: true });
+    for (const end of [1, 2, 3, 4, 5]) {
+      const { cpu } = read(whole.slice(0, -end));
+      expect([end, cpu.family, cpu.isAmdZen]).toEqual([end, "unknown", "unknown"]);
+    }
+  });
+
+  it("a name in a tree: its function is there, without a name", () => {
+    const tree = "-[0000:00]-+-00.0  Intel Corporation Ice Lake Memory Map/VT-d\n";
+    const whole = `${tree}           \\-01.0  Intel Corporation Sky Lake-E DMI3 Registers\n`;
+    expect(one(read(whole), "0000:00:01.0").names.device).toContain("Registers");
+    const cut = read(whole.slice(0, -4));
+    expect(one(cut, "0000:00:01.0").names.device).toBeNull();
+    expect(one(cut, "0000:00:00.0").names.device).toContain("Ice Lake");
+  });
+
+  it("the rest of a wrapped line: the line is unknown, not half of it", () => {
+    const line = "\t\tLnkSta:\tSpeed 16GT/s, TrErr- Train- SlotClk+ DLActive+, Width x16 (ok)";
+    const text = port(ACS_ON).replace("\tCapabilities: [140", `${line}\n\tCapabilities: [140`);
+    const link = (dump: string) => {
+      const { pcie } = one(read(dump), "0000:00:01.0");
+      return pcie === "unknown" || pcie === null ? pcie : pcie.link;
+    };
+    expect(link(text)).toEqual({ gigatransfers: 16, lanes: 16 });
+    const wrapped = text.replace(", Width x16", ", Width\nx16");
+    expect(link(wrapped)).toEqual({ gigatransfers: 16, lanes: 16 });
+    expect(link(wrapped.slice(0, wrapped.indexOf("\nx16") + 3))).toBe("unknown");
+  });
+});

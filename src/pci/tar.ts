@@ -10,6 +10,8 @@ const BLOCK = 512;
 const ENTRIES_MAX = 500_000;
 const PATH_LENGTH_MAX = 4096;
 const ENTRY_BYTES_MAX = 16 << 20;
+/** Of the keys that count here, `linkpath` is the longest. */
+const PAX_KEY_LENGTH_MAX = 16;
 
 export interface TarProblem {
   readonly offset: number;
@@ -119,13 +121,13 @@ class TarReader {
   /** Records `LENGTH KEY=VALUE\n`. */
   private pax(content: Uint8Array): void {
     for (let at = 0; at < content.length; ) {
-      const space = content.indexOf(0x20, at);
-      if (space < 0 || space - at > 8) return;
+      const space = at + content.subarray(at, at + 9).indexOf(0x20);
+      if (space < at) return;
       const length = Number(text(content, at, space - at));
       if (!Number.isInteger(length) || length < space - at + 3) return;
       if (at + length > content.length) return;
       const record = content.subarray(space + 1, at + length - 1);
-      const equals = record.indexOf(0x3d);
+      const equals = record.subarray(0, PAX_KEY_LENGTH_MAX).indexOf(0x3d);
       if (equals > 0 && record.length - equals <= PATH_LENGTH_MAX) {
         const key = text(record, 0, equals);
         const value = decodeUtf8(record, equals + 1, record.length);
@@ -173,8 +175,9 @@ function octal(bytes: Uint8Array, at: number, length: number): number | null {
 }
 
 function cString(bytes: Uint8Array, at: number, length: number): string {
-  const end = bytes.indexOf(0, at);
-  const stop = end < 0 || end > at + length ? at + length : end;
+  // Of the field alone: an archive without zeros would be searched to its end for each of them.
+  const end = bytes.subarray(at, at + length).indexOf(0);
+  const stop = end < 0 ? at + length : at + end;
   return decodeUtf8(bytes, at, stop) ?? text(bytes, at, stop - at);
 }
 

@@ -16,6 +16,8 @@ import { WordsBlock } from "./words.js";
 const LINE_LENGTH_MAX = 16_384;
 /** Mail wraps lines that are at least about so long, indentation not counted. */
 const WRAPPED_LENGTH_MIN = 40;
+/** No mail is narrower: a shorter line was wrapped only where the next word is that long. */
+const WRAP_COLUMNS_MIN = 64;
 const CONFIG_BYTES_MAX = 4096;
 const HEX_LINE = /^([0-9a-f]{2,3}):((?: [0-9a-f]{2}){1,16})$/;
 /** Marks of something left out. */
@@ -36,6 +38,16 @@ interface Block {
   hasLastLine: boolean;
   /** Indentation of its first line. */
   depth: number | null;
+}
+
+/** A line that may go on in the next one. */
+interface Pending {
+  text: string;
+  /** How wide it is as it stands in the file, without what was glued to it. */
+  readonly columns: number;
+  readonly line: number;
+  /** Null: a line of a block. */
+  readonly header: HeaderLine | null;
 }
 
 /** Reads one text. Linear in its length; keeps one block at a time. */
@@ -113,8 +125,7 @@ class TextReader {
   private readonly isCommandLine: boolean;
   private block: Block | null = null;
   private tree: TreeReader | null = null;
-  /** A line that may go on in the next one. */
-  private pending: { text: string; line: number; header: HeaderLine | null } | null = null;
+  private pending: Pending | null = null;
   /** The last function of the listing so far; null where a listing begins. */
   private last: HeaderLine | null = null;
   private isWholeSoFar = false;
@@ -143,12 +154,12 @@ class TextReader {
     const isIndented = first === 0x20 || first === 0x09;
     if (!isIndented && this.addressed(line, number, isCut)) return;
     if (isTreeLine(line)) {
-      this.treeLine(line, number);
+      this.treeLine(line, number, isCut);
       return;
     }
     const hasBlock = this.block !== null || this.pending !== null;
     if (hasBlock && this.inBlock(line, number, isIndented, isCut)) return;
-    this.other(line);
+    this.other(line, isCut);
   }
 
   end(): void {
@@ -166,10 +177,11 @@ class TextReader {
   }
 
   /** A line outside of any block. */
-  private other(line: string): void {
+  private other(line: string, isCut: boolean): void {
     this.tree = null;
     this.flush();
-    const kind = machineLine(this.machine, this.source, line);
+    // Of "cpu family : 25" a cut leaves another family.
+    const kind = isCut ? null : machineLine(this.machine, this.source, line);
     if (kind !== null) {
       this.close();
       this.kinds.add(kind);
@@ -187,7 +199,7 @@ class TextReader {
       this.flush();
       this.close();
       this.tree = null;
-      this.pending = { text: line, line: number, header };
+      this.pending = { text: line, columns: line.length, line: number, header };
       return true;
     }
     if (this.block === null && this.pending === null) return false;
@@ -197,16 +209,16 @@ class TextReader {
     return this.hexLine(hex[1] as string, hex[2] as string, number);
   }
 
-  private treeLine(line: string, number: number): void {
+  private treeLine(line: string, number: number, isCut: boolean): void {
     this.flush();
     this.close();
     this.tree ??= new TreeReader(this.machine, this.source);
-    if (this.tree.line(line, number)) this.kinds.add("lspci-tree");
+    if (this.tree.line(line, number, isCut)) this.kinds.add("lspci-tree");
     else this.ignoredLines++;
   }
 
   private inBlock(line: string, number: number, isIndented: boolean, isCut: boolean): boolean {
-    if (!isIndented && !ELISION.test(line)) return this.glue(line);
+    if (!isIndented && !ELISION.test(line)) return this.glue(line, isCut);
     this.flush();
     const block = this.block;
     if (block === null) return false;
@@ -225,16 +237,19 @@ class TextReader {
       block.isDamaged = true;
       return false;
     }
-    this.pending = { text, line: number, header: null };
+    this.pending = { text, columns: columnsOf(line), line: number, header: null };
     return true;
   }
 
   /** An unindented line right after a long one: the rest of it, as mail wraps. */
-  private glue(line: string): boolean {
+  private glue(line: string, isCut: boolean): boolean {
     const { pending } = this;
-    if (pending === null || pending.text.length < WRAPPED_LENGTH_MIN) return false;
-    if (pending.text.length + line.length > LINE_LENGTH_MAX || PROMPT.test(line)) return false;
-    pending.text += ` ${line}`;
+    if (pending === null || PROMPT.test(line)) return false;
+    if (pending.text.length < WRAPPED_LENGTH_MIN && fits(pending, line)) return false;
+    if (pending.text.length + line.length > LINE_LENGTH_MAX) return false;
+    // Half of a line says nothing, and half a word in it ("x1" of "x16") something else.
+    if (isCut && pending.header === null) this.pending = null;
+    else if (!isCut) pending.text += ` ${line}`;
     return true;
   }
 
@@ -327,6 +342,22 @@ class TextReader {
     this.last = null;
     this.isWholeSoFar = false;
   }
+}
+
+/** Whether the first word of `line` had room behind the line before: then nothing was wrapped. */
+function fits(pending: Pending, line: string): boolean {
+  const space = line.indexOf(" ");
+  const word = space < 0 ? line.length : space;
+  return pending.columns + 1 + word <= WRAP_COLUMNS_MIN;
+}
+
+/** Width of a line with its indentation, a tab of which fills up to the next eighth column. */
+function columnsOf(line: string): number {
+  let columns = 0;
+  for (let at = 0; at < line.length; at++) {
+    columns = line.charCodeAt(at) === 0x09 ? (columns | 7) + 1 : columns + 1;
+  }
+  return columns;
 }
 
 /** lspci ends each block with a blank line, and names the driver last. */

@@ -42,6 +42,7 @@ export class TreeReader {
   private readonly machine: MachineDraft;
   private readonly source: string;
   private place: Place;
+  private isCut = false;
   private readonly columns = new Map<number, Branch>();
 
   constructor(machine: MachineDraft, source: string) {
@@ -50,9 +51,14 @@ export class TreeReader {
     this.place = { source, line: null };
   }
 
-  /** Preconditions: `isTreeLine(line)`. @returns false where it told nothing. */
-  line(line: string, lineNumber: number): boolean {
+  /**
+   * Preconditions: `isTreeLine(line)`.
+   * @param isCut the text ends in this line: its name may be half of one.
+   * @returns false where it told nothing.
+   */
+  line(line: string, lineNumber: number, isCut: boolean): boolean {
     this.place = { source: this.source, line: lineNumber };
+    this.isCut = isCut;
     let at = 0;
     while (line.charAt(at) === " " || line.charAt(at) === "|") at++;
     if (line.startsWith("-+-", at)) {
@@ -149,7 +155,8 @@ export class TreeReader {
     RANGE.lastIndex = end;
     const range = RANGE.exec(line);
     if (range === null) {
-      if (draft !== null && line.startsWith("  ", end)) this.name(draft, line.slice(end + 2));
+      const isNamed = line.startsWith("  ", end) && !this.isCut;
+      if (draft !== null && isNamed) this.name(draft, line.slice(end + 2));
       return null;
     }
     const secondary = Number.parseInt(range[1] as string, 16);

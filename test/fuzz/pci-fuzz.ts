@@ -122,7 +122,10 @@ export class PciFuzzer {
     const name = `source ${index}`;
     const kind = this.mutator.below(8);
     if (kind === 0) return { name, entries: this.spoiledFolder() };
-    if (kind === 1) return { name, bytes: this.spoiledBytes(packTar(this.entries)) };
+    if (kind === 1) {
+      const tar = packTar(this.entries, this.mutator.oneIn(2));
+      return { name, bytes: this.spoiledBytes(tar) };
+    }
     return { name, bytes: this.spoiledBytes(encoder.encode(this.spoiledText())) };
   }
 

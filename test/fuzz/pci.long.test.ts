@@ -53,12 +53,36 @@ it("PCI dumps: time is linear in their length", () => {
   expect(big / small).toBeLessThan(30);
 });
 
-it.each(Object.entries(HOSTILE))("PCI dumps: %s: linear", (_name, make) => {
-  const head = "00:00.0 Host bridge: Intel Corporation Device 09a2\n";
+/** A tar whose headers hold no zero where a name could end: each is searched for one. */
+function endlessNames(length: number): Uint8Array {
+  const header = new TextEncoder().encode("a".repeat(512));
+  const put = (text: string, at: number) => header.set(new TextEncoder().encode(text), at);
+  put("00000000000 ", 124);
+  put("        0", 148);
+  put("ustar ", 257);
+  const sum = header.reduce((all, byte) => all + byte, 0);
+  put(`${sum.toString(8).padStart(6, "0")}  `, 148);
+  const archive = new Uint8Array(length);
+  for (let at = 0; at < length; at += header.length) archive.set(header, at);
+  return archive;
+}
+
+const HEAD = "00:00.0 Host bridge: Intel Corporation Device 09a2\n";
+const HOSTILE_BYTES: readonly (readonly [name: string, (length: number) => Uint8Array])[] = [
+  ...Object.entries(HOSTILE).map(([name, make]) => {
+    const bytes = (length: number) => new TextEncoder().encode(HEAD + make(length));
+    return [name, bytes] as const;
+  }),
+  ["endless names", endlessNames],
+];
+
+it.each(HOSTILE_BYTES)("PCI dumps: %s: linear", (_name, make) => {
+  const head = { name: "head", bytes: new TextEncoder().encode(HEAD) };
   const time = (length: number): number => {
-    const bytes = new TextEncoder().encode(head + make(length));
+    const folder = new Map([["hostile", { kind: "file", bytes: make(length) } as const]]);
     const start = process.hrtime.bigint();
-    readTopology([{ name: "hostile", bytes }]);
+    // In a folder: a file in it need not be a dump.
+    readTopology([head, { name: "folder", entries: folder }]);
     return Number(process.hrtime.bigint() - start) / 1e6;
   };
   time(1 << 20);

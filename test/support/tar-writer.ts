@@ -5,15 +5,17 @@ import type { FolderEntry } from "../../src/pci/index.js";
 
 const BLOCK = 512;
 
-export function packTar(entries: ReadonlyMap<string, FolderEntry>): Uint8Array {
+/** @param isPax every name in a header of its own, as `tar --format=pax` may write it. */
+export function packTar(entries: ReadonlyMap<string, FolderEntry>, isPax = false): Uint8Array {
   const blocks: Uint8Array[] = [];
   for (const [path, entry] of entries) {
     const content = entry.kind === "file" ? entry.bytes : new Uint8Array(0);
     const type = entry.kind === "file" ? "0" : entry.kind === "link" ? "2" : "5";
     const link = entry.kind === "link" ? entry.target : "";
-    // Long names as GNU tar writes them: an entry of their own in front.
-    if (path.length > 100) blocks.push(...long("L", path));
-    if (link.length > 100) blocks.push(...long("K", link));
+    // Long names: pax writes records of them in front, GNU tar an entry of their own.
+    if (isPax) blocks.push(...pax(path, link));
+    else if (path.length > 100) blocks.push(...long("L", path));
+    if (!isPax && link.length > 100) blocks.push(...long("K", link));
     blocks.push(header(path.slice(0, 100), content.length, type, link.slice(0, 100)));
     blocks.push(padded(content));
   }
@@ -24,6 +26,20 @@ export function packTar(entries: ReadonlyMap<string, FolderEntry>): Uint8Array {
 function long(type: string, value: string): Uint8Array[] {
   const bytes = new TextEncoder().encode(`${value}\0`);
   return [header("././@LongLink", bytes.length, type, ""), padded(bytes)];
+}
+
+function pax(path: string, link: string): Uint8Array[] {
+  const records = record("path", path) + (link === "" ? "" : record("linkpath", link));
+  const bytes = new TextEncoder().encode(records);
+  return [header("PaxHeaders/x", bytes.length, "x", ""), padded(bytes)];
+}
+
+/** The length counts itself. */
+function record(key: string, value: string): string {
+  const rest = new TextEncoder().encode(` ${key}=${value}\n`).length;
+  let length = rest + 1;
+  while (`${length}`.length + rest !== length) length++;
+  return `${length} ${key}=${value}\n`;
 }
 
 function header(path: string, size: number, type: string, link: string): Uint8Array {
