@@ -21,6 +21,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   base: { floor: 0, isCore: true, packages: [], uses: [] },
   wire: { floor: 1, isCore: true, packages: [], uses: ["base"] },
   transport: { floor: 2, isCore: true, packages: [], uses: ["base", "wire"] },
+  mm: { floor: 2, isCore: true, packages: [], uses: ["base"] },
   pci: { floor: 2, isCore: true, packages: [], uses: ["base"] },
   verbs: { floor: 3, isCore: true, packages: [], uses: ["base", "wire", "transport"] },
   cm: { floor: 3, isCore: true, packages: [], uses: ["base", "wire", "verbs"] },

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT
+
+export * from "./alloc/index.js";
+export * from "./frames/index.js";
