@@ -12,7 +12,17 @@ export { FarpageError } from "./errors.js";
 export { IpAddress } from "./ip.js";
 export { IpPrefix } from "./ip-prefix.js";
 export type { Machine } from "./machine.js";
-export { HeapMemorySource, type Memory, type MemorySource } from "./memory.js";
+export {
+  HeapMemorySource,
+  type Memory,
+  type MemorySource,
+  PAGE_FAULT,
+  type PageFault,
+  type PageWaker,
+  type RegionPages,
+  type RegionSpace,
+  type RegisteredPages,
+} from "./memory.js";
 export { type Random, randomBelow, SeededRandom } from "./random.js";
 export { IntRing, ObjectRing } from "./ring.js";
 export { PSN_MASK, type Psn, psnAdd, psnDiff, u16Diff, u32Diff } from "./serial.js";

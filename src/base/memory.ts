@@ -25,6 +25,91 @@ export interface MemorySource {
   free(memory: Memory): void;
 }
 
+/** What `RegionPages.fault` answers. */
+export const PAGE_FAULT = {
+  /** The fault is queued (or was already); the waker hears of it. */
+  QUEUED: 0,
+  /** No access of that kind can ever succeed there, as far as is known now. */
+  REFUSED: 1,
+} as const;
+export type PageFault = (typeof PAGE_FAULT)[keyof typeof PAGE_FAULT];
+
+/** Told by `RegionPages` when it is worthwhile to look again. */
+export interface PageWaker {
+  /** Faults were served or have failed. Called from a machine's pump, not from the packet path. */
+  pagesServed(): void;
+}
+
+/**
+ * The pages behind a memory region: its page table. Page p holds the region's local addresses from
+ * `address + p * pageBytes` on. The packet path asks `locate` for every page and every access, and
+ * keeps nothing that it says beyond the copy: whoever takes a page away (a notifier's invalidation)
+ * can be sure on return that no packet touches it any more.
+ */
+export interface RegionPages {
+  /** A power of two, 4096 or more: the largest page that all of the memory allows. */
+  readonly pageBytes: number;
+  readonly pageCount: number;
+  /** Local virtual address of page 0, a multiple of `pageBytes`. */
+  readonly address: number;
+  /** Pages may be absent: filled by faults, emptied by notifiers. */
+  readonly isOnDemand: boolean;
+  /**
+   * Finds a page. Allocates nothing.
+   * @param isWrite whether the access writes: a page that may only be read is then absent.
+   * @returns whether it is there; `bytes`, `view` and `offset` then say where, until the next call.
+   */
+  locate(page: number, isWrite: boolean): boolean;
+  /** Of the page located last: it begins at `bytes[offset]`. */
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly offset: number;
+  /**
+   * Asks for `count` pages from `page` on, the first of which is absent for the access: queues the
+   * fault and returns at once. Those behind the first are advice.
+   */
+  fault(page: number, count: number, isWrite: boolean): PageFault;
+  /**
+   * Brings a page in at once, as a touch by the process's own CPU does; not for the packet path.
+   * @returns whether it is there now.
+   */
+  touch(page: number, isWrite: boolean): boolean;
+  /** A device begins, or ceases, to use these pages. */
+  attach(waker: PageWaker): void;
+  detach(waker: PageWaker): void;
+}
+
+/** Pages that registration has taken for one region, and that it gives back. */
+export interface RegisteredPages extends RegionPages {
+  /**
+   * Where all of it is one contiguous range: that memory (with `address` as its local address), so
+   * that it costs one entry. null where it is not, or on demand.
+   */
+  readonly contiguous: Memory | null;
+  /** Unpins, or stops following the mapping. What peers may have written is dirty. Once. */
+  release(): void;
+}
+
+/** A process's memory as registration sees it (ibv_reg_mr(3) names addresses of the caller). */
+export interface RegionSpace {
+  /**
+   * Takes the pages of `length` bytes at `address`.
+   * @param isWrite whether the region lets anybody write.
+   * @param onDemand filled by faults as packets come, else pinned now and for as long as it lives.
+   * @throws FarpageError with the errno and a reason that a person can act on: EFAULT for addresses
+   *   that are not mapped, EACCES for writes to what may only be read, ENOMEM for the limit of
+   *   pinned memory or when there is none, and others of the memory manager's.
+   */
+  registerPages(
+    address: number,
+    length: number,
+    isWrite: boolean,
+    onDemand: boolean,
+  ): RegisteredPages;
+  /** The whole address space, on demand (implicit ODP): nothing is looked up before it is used. */
+  registerAll(isWrite: boolean): RegisteredPages;
+}
+
 const PAGE_BYTES = 4096;
 
 /** Ordinary garbage-collected buffers with made-up addresses: for simulation and as a fallback. */

@@ -23,7 +23,9 @@ import { DROP_REASON, type DropReason } from "./counters.js";
 import type { Flow } from "./flow.js";
 import { writeNative64 } from "./native64.js";
 import type { RxPacket } from "./packet-io.js";
+import { PAGES } from "./region-pages.js";
 import type { Requester } from "./requester.js";
+import { waitForPages } from "./requester-pages.js";
 import { PROBE_STAGE, REQUESTER_STAGE } from "./requester-stage.js";
 import {
   armTimers,
@@ -171,6 +173,14 @@ function onReadResponse(requester: Requester, packet: RxPacket, nowNs: number): 
     return onBadResponse(requester, syndrome);
   }
   const { regions } = requester.device;
+  if (queue.sges.isPaged(slot) && bytes > 0) {
+    const result = queue.sges.ready(slot, regions, position, bytes, true);
+    if (result === PAGES.WAITING) return onPageAbsent(requester);
+    if (result === PAGES.REFUSED) {
+      qp.failHead(WC_STATUS.LOC_PROT_ERR, 0);
+      return DROP_REASON.NONE;
+    }
+  }
   const { bytes: source, payloadOffset } = packet;
   if (!queue.sges.scatter(slot, regions, position, bytes, source, payloadOffset)) {
     qp.failHead(WC_STATUS.LOC_PROT_ERR, 0);
@@ -194,6 +204,14 @@ function onAtomicAck(requester: Requester, packet: RxPacket, nowNs: number): Dro
   const high = atomicAckEthOriginalHigh(packet.view, packet.extended + 4);
   const low = atomicAckEthOriginalLow(packet.view, packet.extended + 4);
   const { regions, scratch } = requester.device;
+  if (queue.sges.isPaged(slot)) {
+    const result = queue.sges.ready(slot, regions, 0, 8, true);
+    if (result === PAGES.WAITING) return onPageAbsent(requester);
+    if (result === PAGES.REFUSED) {
+      qp.failHead(WC_STATUS.LOC_PROT_ERR, 0);
+      return DROP_REASON.NONE;
+    }
+  }
   writeNative64(scratch.view, 0, high, low);
   if (!queue.sges.scatter(slot, regions, 0, 8, scratch.bytes, 0)) {
     qp.failHead(WC_STATUS.LOC_PROT_ERR, 0);
@@ -202,6 +220,20 @@ function onAtomicAck(requester: Requester, packet: RxPacket, nowNs: number): Dro
   advanceHead(requester, slot, 1);
   afterProgress(requester, nowNs);
   return DROP_REASON.NONE;
+}
+
+/**
+ * A response whose place is not there is dropped, as hardware does, and asked for again once the
+ * fault is served: no loss and no retry, and what follows it tells nothing new meanwhile.
+ */
+function onPageAbsent(requester: Requester): DropReason {
+  goBack(requester);
+  requester.isRecovering = true;
+  // An RNR wait (of something that the peer has taken after all) is over with this response.
+  requester.rnrDeadlineNs = Number.POSITIVE_INFINITY;
+  waitForPages(requester);
+  publishDeadline(requester);
+  return DROP_REASON.PAGE_ABSENT;
 }
 
 function isStarted(requester: Requester): boolean {

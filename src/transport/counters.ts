@@ -48,6 +48,8 @@ export const DROP_REASON = {
   NAK_REPEATED: 19,
   /** Congestion notification packets of hardware NICs. */
   CONGESTION_NOTIFICATION: 20,
+  /** UD: the receive, READ and atomic responses: their place is on a page that is not there yet. */
+  PAGE_ABSENT: 21,
 } as const;
 export type DropReason = (typeof DROP_REASON)[keyof typeof DROP_REASON];
 export type DropReasonName = keyof typeof DROP_REASON;
@@ -79,6 +81,8 @@ export class TransportCounters {
   sequenceNaksReceived = 0;
   rnrNaksSent = 0;
   rnrNaksReceived = 0;
+  /** Times that an access met a page of on-demand memory that was not there. */
+  pageFaults = 0;
   /** NAKs 0x61, 0x62 and 0x63: the queue pair ends. */
   invalidRequestNaksSent = 0;
   invalidRequestNaksReceived = 0;

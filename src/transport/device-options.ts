@@ -28,6 +28,11 @@ export interface DeviceOptions {
    * `index` mod `count`, by which packets find the lane. The only one if absent.
    */
   readonly lane?: LaneNumber;
+  /**
+   * Timer code of the RNR NAK for a request that meets a page that is not there yet, 1 .. 31; 6
+   * (0.08 ms) if absent. Asking again in vain makes the next one longer.
+   */
+  readonly faultRnrTimer?: number;
   /** Early repeats of the oldest packet, before the ACK timeout; on if absent. */
   readonly probes?: boolean;
 }

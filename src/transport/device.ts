@@ -49,6 +49,7 @@ import { KeyTable } from "./key-table.js";
 import { RxBurst, type TxBatch } from "./link.js";
 import { isFromPeer, reasonOfFault } from "./packet-checks.js";
 import { RxPacket, TURN } from "./packet-io.js";
+import { PageWaits } from "./page-waits.js";
 import { QP_STATE, QP_TYPE } from "./qp-state.js";
 import { QpCore } from "./queue-pair.js";
 import { checkQpInit, type QpInit } from "./queue-pair-init.js";
@@ -88,6 +89,7 @@ export class Device {
   readonly readWindow: ByteWindow;
   readonly readPieceBytes: number;
   readonly probes: boolean;
+  readonly pageWaits: PageWaits;
   readonly scratch = new RxBurst(new Uint8Array(64));
 
   private readonly random: Random;
@@ -124,10 +126,9 @@ export class Device {
     this.counters = new DeviceCounters(options.addresses.length);
     this.activeMtus = options.linkMtus.map(activeMtuOf);
     this.random = options.random.fork("transport");
-    this.regions = new RegionTable(
-      options.regionCountMax ?? REGION_COUNT_MAX,
-      this.random.fork("keys"),
-    );
+    this.pageWaits = new PageWaits(qpCountMax, this.qps, options.faultRnrTimer);
+    const regionCountMax = options.regionCountMax ?? REGION_COUNT_MAX;
+    this.regions = new RegionTable(regionCountMax, this.random.fork("keys"), this.pageWaits);
     this.icrc = new IcrcEngine(options.crc32 ?? updateCrc32);
     this.probes = options.probes ?? true;
     this.qpCountMax = qpCountMax;
@@ -285,9 +286,8 @@ export class Device {
   }
 
   /**
-   * Calls the listeners of completion queues that got what they were armed for. `pump` does so too;
-   * whoever calls this between the packets and the machines of a turn lets the machines answer in
-   * the same turn, and so in the same send as the acknowledgement.
+   * Calls the listeners of completion queues that got what they were armed for, as `pump` does too.
+   * Called between packets and machines, the machines answer in the same turn and the same send.
    */
   deliverEvents(): void {
     assert(!this.isBusy, "the device is not re-entered");

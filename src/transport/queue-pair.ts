@@ -252,17 +252,29 @@ export class QpCore {
     return sends === TURN.IDLE ? replies : sends;
   }
 
+  /** Device only: pages that it or another queue pair waits for were served. */
+  onPagesServed(): void {
+    this.requester?.onPagesServed();
+    this.device.activate(this);
+  }
+
   /** Device only: bytes of the receive that comes next. Preconditions: `hasReceive`. */
   get nextReceiveBytes(): number {
     const queue = this.receiveQueue;
     return queue.sges.totals[queue.peekSlot()] as number;
   }
 
+  /** Device only: copies the next receive's list to slot 0 of `sges`; the receive stays. */
+  peekReceive(sges: SgeTable): void {
+    const queue = this.receiveQueue;
+    sges.copyFrom(0, queue.sges, queue.peekSlot());
+  }
+
   /** Device only: takes the next receive. @returns its wrId; its list goes to slot 0 of `sges`. */
   takeReceive(sges: SgeTable | null): number {
     const queue = this.receiveQueue;
     const slot = queue.peekSlot();
-    if (sges !== null) sges.copyFrom(0, queue.sges, slot);
+    if (sges !== null) this.peekReceive(sges);
     const wrId = queue.wrIdOf(slot);
     if (this.srq === null) queue.take();
     else this.srq.take();

@@ -7,6 +7,10 @@
 // typed arrays leads from a key to a dense region index. Every change to a region raises its
 // generation: whoever has checked a region once keeps its index and generation and asks `isCurrent`
 // per packet instead of checking again.
+//
+// A region stands on one range of bytes, or on pages (region-pages.ts), all of them pinned or some
+// of them absent until a fault brings them in. What becomes of single pages is not a change of the
+// region: it is asked for at every access.
 
 import {
   assert,
@@ -15,10 +19,18 @@ import {
   lowOf,
   type Memory,
   offsetFrom,
+  type PageWaker,
   type Random,
-  randomBelow,
+  type RegionPages,
 } from "../base/index.js";
-import { KeyTable } from "./key-table.js";
+import { NO_KEY, RegionKeys } from "./region-keys.js";
+import {
+  copyFromPages,
+  copyIntoPages,
+  type PagesResult,
+  readyPages,
+  touchPages,
+} from "./region-pages.js";
 import { ViewCache } from "./view-cache.js";
 import { ACCESS } from "./work-request.js";
 
@@ -32,21 +44,18 @@ const REGION_STATE = {
   VALID: 2,
 } as const;
 
-/** Keys that a region can have at once: the current one and those reserved for coming REG_MRs. */
-const KEYS_PER_REGION = 4;
-/** No region ever has key 0, so that a zeroed header names nothing. */
-const NO_KEY = 0;
-
 /** Shared by the regions that have no memory, so that `bytesOf` has one type. */
 const NO_BYTES = new Uint8Array(0);
 const NO_VIEW = new DataView(new ArrayBuffer(0));
+/** Of a table that nobody waits at. */
+const NO_WAKER: PageWaker = { pagesServed: () => {} };
 
 /** All memory regions of one device. */
 export class RegionTable {
   readonly countMax: number;
   /** Kept views of registered memory and receive buffers, for copies that allocate nothing. */
   readonly viewCache = new ViewCache();
-  private readonly random: Random;
+  private readonly keys: RegionKeys;
   /** Per region. */
   private readonly states: Uint8Array;
   private readonly isFast: Uint8Array;
@@ -57,25 +66,26 @@ export class RegionTable {
   private readonly addressLows: Uint32Array;
   private readonly lengths: Float64Array;
   private readonly memoryOffsets: Float64Array;
+  /** Of a valid region one of these: its range, or its pages. */
   private readonly memories: (Memory | null)[];
+  private readonly pages: (RegionPages | null)[];
   private readonly bytes: Uint8Array[];
   private readonly views: DataView[];
-  /** KEYS_PER_REGION slots each: current key first, then reservations, oldest first; 0 is none. */
-  private readonly keys: Uint32Array;
   /** Of a fast region: the ordinary one whose memory it shows, -1 if none. */
   private readonly baseIndexes: Int32Array;
   /** Of an ordinary region: valid fast ones on top of it. */
   private readonly dependentCounts: Int32Array;
   private readonly freeIndexes: Int32Array;
   private freeCount: number;
-  /** Every key, current or reserved, to its region. */
-  private readonly indexByKey: KeyTable;
+  /** Hears of faults that were served, and of regions on pages that go. */
+  private readonly waker: PageWaker;
 
   /** @param countMax regions at once, 1 .. 2^22. */
-  constructor(countMax: number, random: Random) {
+  constructor(countMax: number, random: Random, waker: PageWaker = NO_WAKER) {
     assert(countMax >= 1 && countMax <= 1 << 22, "region count in range");
     this.countMax = countMax;
-    this.random = random;
+    this.keys = new RegionKeys(countMax, random);
+    this.waker = waker;
     this.states = new Uint8Array(countMax);
     this.isFast = new Uint8Array(countMax);
     this.rights = new Uint8Array(countMax);
@@ -86,15 +96,14 @@ export class RegionTable {
     this.lengths = new Float64Array(countMax);
     this.memoryOffsets = new Float64Array(countMax);
     this.memories = new Array<Memory | null>(countMax).fill(null);
+    this.pages = new Array<RegionPages | null>(countMax).fill(null);
     this.bytes = new Array<Uint8Array>(countMax).fill(NO_BYTES);
     this.views = new Array<DataView>(countMax).fill(NO_VIEW);
-    this.keys = new Uint32Array(countMax * KEYS_PER_REGION);
     this.baseIndexes = new Int32Array(countMax).fill(-1);
     this.dependentCounts = new Int32Array(countMax);
     this.freeIndexes = new Int32Array(countMax);
     for (let i = 0; i < countMax; i++) this.freeIndexes[i] = countMax - 1 - i;
     this.freeCount = countMax;
-    this.indexByKey = new KeyTable(countMax * KEYS_PER_REGION);
   }
 
   /** Regions that exist. */
@@ -127,8 +136,39 @@ export class RegionTable {
       throw new FarpageError("EINVAL", "remote write and atomic access need local write access");
     }
     const index = this.take(pdIndex, 0);
-    this.map(index, memory, offset, length, access, addressHigh, addressLow);
-    this.addKey(index, 0, this.drawKey());
+    this.map(index, memory, null, offset, length, access, addressHigh, addressLow);
+    this.keys.draw(index);
+    return index;
+  }
+
+  /**
+   * Registers `length` bytes of `pages` from local address `address` on. The pages must stay the
+   * region's until `deregister`.
+   * @param access `addressHigh` `addressLow` as of `register`.
+   * @throws FarpageError EINVAL for a range outside the pages or such rights; ENOMEM when full.
+   */
+  registerPages(
+    pdIndex: number,
+    pages: RegionPages,
+    address: number,
+    length: number,
+    access: number,
+    addressHigh: number = highOf(address),
+    addressLow: number = lowOf(address),
+  ): number {
+    const offset = address - pages.address;
+    const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+    const bytes = pages.pageCount * pages.pageBytes;
+    if (!isRange || offset < 0 || length < 0 || offset + length > bytes) {
+      throw new FarpageError("EINVAL", "a memory region must lie inside its pages");
+    }
+    if (!areRightsLegal(access)) {
+      throw new FarpageError("EINVAL", "remote write and atomic access need local write access");
+    }
+    const index = this.take(pdIndex, 0);
+    this.map(index, null, pages, offset, length, access, addressHigh, addressLow);
+    this.keys.draw(index);
+    pages.attach(this.waker);
     return index;
   }
 
@@ -148,19 +188,7 @@ export class RegionTable {
   freshKey(index: number): number {
     assert(this.states[index] !== REGION_STATE.FREE, "the region exists");
     assert(this.isFast[index] === 1, "only fast-register regions change their keys");
-    const first = index * KEYS_PER_REGION + 1;
-    const end = first + KEYS_PER_REGION - 1;
-    let at = first;
-    while (at < end && this.keys[at] !== NO_KEY) at++;
-    if (at === end) {
-      this.indexByKey.remove(this.keys[first] as number);
-      this.keys.copyWithin(first, first + 1, end);
-      at = end - 1;
-    }
-    const key = this.drawKey();
-    this.keys[at] = key;
-    this.indexByKey.insert(key, index);
-    return key;
+    return this.keys.reserve(index);
   }
 
   /**
@@ -171,15 +199,13 @@ export class RegionTable {
     assert(this.states[index] !== REGION_STATE.FREE, "the region exists");
     if ((this.dependentCounts[index] as number) > 0) this.invalidateDependents(index);
     if (this.states[index] === REGION_STATE.VALID) {
-      this.viewCache.forget(this.bytesOf(index));
+      const pages = this.isFast[index] === 1 ? null : this.pages[index];
+      // Views of the sections behind pages are kept: sections outlive regions.
+      if (this.memories[index] !== null) this.viewCache.forget(this.bytes[index] as Uint8Array);
       this.unmap(index);
+      pages?.detach(this.waker);
     }
-    const first = index * KEYS_PER_REGION;
-    for (let at = first; at < first + KEYS_PER_REGION; at++) {
-      const key = this.keys[at] as number;
-      if (key !== NO_KEY) this.indexByKey.remove(key);
-      this.keys[at] = NO_KEY;
-    }
+    this.keys.removeAll(index);
     this.states[index] = REGION_STATE.FREE;
     this.pdIndexes[index] = -1;
     this.generations[index] = ((this.generations[index] as number) + 1) | 0;
@@ -188,7 +214,7 @@ export class RegionTable {
 
   /** The key of a valid region, 0 of an invalid one. */
   keyOf(index: number): number {
-    return this.keys[index * KEYS_PER_REGION] as number;
+    return this.keys.current(index);
   }
 
   /** First address of a region: two halves. Only a valid region has one. */
@@ -223,17 +249,83 @@ export class RegionTable {
     return this.generations[index] === generation;
   }
 
-  /** All bytes of the memory that a valid region lies in; positions come from `offsetIn`. */
-  bytesOf(index: number): Uint8Array {
-    return this.bytes[index] as Uint8Array;
-  }
-
-  viewOf(index: number): DataView {
-    return this.views[index] as DataView;
+  /** Whether a valid region stands on pages: then every access must ask `ready` first. */
+  isPaged(index: number): boolean {
+    return this.pages[index] !== null;
   }
 
   /**
-   * Where an address inside a valid region lies in `bytesOf`.
+   * Whether the pages for an access of `length` bytes at `position` are there; if not, asks for
+   * them and for what follows of the `ahead` bytes that the message has from there on.
+   * Preconditions: the region is paged; `check` has approved of the range; 0 < length <= ahead.
+   */
+  ready(
+    index: number,
+    position: number,
+    length: number,
+    ahead: number,
+    isWrite: boolean,
+  ): PagesResult {
+    return readyPages(this.pages[index] as RegionPages, position, length, ahead, isWrite);
+  }
+
+  /** The same for the process's own CPU: pages are brought in at once. @returns whether so. */
+  touch(index: number, position: number, length: number, isWrite: boolean): boolean {
+    return touchPages(this.pages[index] as RegionPages, position, length, isWrite);
+  }
+
+  /**
+   * Copies into a valid region. Preconditions: `check` has approved of the range, and of a paged
+   * region `ready` has just said that it is there.
+   */
+  write(
+    index: number,
+    position: number,
+    source: Uint8Array,
+    sourceOffset: number,
+    length: number,
+  ): void {
+    const pages = this.pages[index] as RegionPages | null;
+    if (pages === null) {
+      this.viewCache.copy(this.bytes[index] as Uint8Array, position, source, sourceOffset, length);
+    } else {
+      copyIntoPages(pages, this.viewCache, position, source, sourceOffset, length);
+    }
+  }
+
+  /** Copies out of a valid region. Preconditions: as of `write`. */
+  read(
+    index: number,
+    position: number,
+    target: Uint8Array,
+    targetOffset: number,
+    length: number,
+  ): void {
+    const pages = this.pages[index] as RegionPages | null;
+    if (pages === null) {
+      this.viewCache.copy(target, targetOffset, this.bytes[index] as Uint8Array, position, length);
+    } else {
+      copyFromPages(pages, this.viewCache, position, target, targetOffset, length);
+    }
+  }
+
+  /** The view in which `position` lies, at `placeOf(index, position)`. As of `write`. */
+  viewAt(index: number, position: number): DataView {
+    const pages = this.pages[index] as RegionPages | null;
+    if (pages === null) return this.views[index] as DataView;
+    assert(pages.locate(Math.floor(position / pages.pageBytes), true), "the page is there");
+    return pages.view;
+  }
+
+  placeOf(index: number, position: number): number {
+    const pages = this.pages[index] as RegionPages | null;
+    if (pages === null) return position;
+    assert(pages.locate(Math.floor(position / pages.pageBytes), true), "the page is there");
+    return pages.offset + (position % pages.pageBytes);
+  }
+
+  /**
+   * Position of an address inside a valid region: what `read` and `write` take.
    * Preconditions: `check` has just approved of it.
    */
   offsetIn(index: number, addressHigh: number, addressLow: number): number {
@@ -244,9 +336,9 @@ export class RegionTable {
 
   /** The region that `key` opens now, or -1. */
   find(key: number): number {
-    const index = this.indexByKey.get(key);
+    const index = this.keys.regionOf(key);
     if (index < 0 || this.states[index] !== REGION_STATE.VALID) return -1;
-    return this.keys[index * KEYS_PER_REGION] === key ? index : -1;
+    return this.keys.current(index) === key ? index : -1;
   }
 
   /**
@@ -295,23 +387,19 @@ export class RegionTable {
   ): boolean {
     if (index < 0 || index >= this.countMax || this.pdIndexes[index] !== pdIndex) return false;
     if (this.isFast[index] !== 1 || this.states[index] !== REGION_STATE.INVALID) return false;
-    const slot = this.reservationSlot(index, key);
-    if (slot < 0 || !areRightsLegal(access)) return false;
+    if (!this.keys.isReserved(index, key) || !areRightsLegal(access)) return false;
     if (!(Number.isSafeInteger(address) && address >= 0)) return false;
     if (!(Number.isSafeInteger(length) && length >= 0)) return false;
     const high = highOf(address);
     const low = lowOf(address);
     const base = this.check(baseKey, pdIndex, access & ACCESS.LOCAL_WRITE, high, low, length);
     if (base < 0 || this.isFast[base] === 1) return false;
-    const memory = this.memories[base] as Memory;
-    this.map(index, memory, this.offsetIn(base, high, low), length, access, high, low);
+    const memory = this.memories[base] as Memory | null;
+    const pages = this.pages[base] as RegionPages | null;
+    this.map(index, memory, pages, this.offsetIn(base, high, low), length, access, high, low);
     this.baseIndexes[index] = base;
     this.dependentCounts[base] = (this.dependentCounts[base] as number) + 1;
-    // Reservations made before this one have been skipped and stay reserved.
-    const end = (index + 1) * KEYS_PER_REGION;
-    this.keys.copyWithin(slot, slot + 1, end);
-    this.keys[end - 1] = NO_KEY;
-    this.keys[index * KEYS_PER_REGION] = key;
+    this.keys.use(index, key);
     return true;
   }
 
@@ -327,18 +415,11 @@ export class RegionTable {
   }
 
   checkInvariants(): void {
-    let keyed = 0;
-    for (let slot = 0; slot < this.keys.length; slot++) {
-      const key = this.keys[slot] as number;
-      if (key === NO_KEY) continue;
-      keyed++;
-      const index = Math.floor(slot / KEYS_PER_REGION);
-      assert(this.indexByKey.get(key) === index, "every key leads to its region");
-    }
-    assert(keyed === this.indexByKey.count, "the table holds exactly the keys of the regions");
+    this.keys.checkInvariants();
     for (let index = 0; index < this.countMax; index++) {
       const isValid = this.states[index] === REGION_STATE.VALID;
-      assert(isValid === (this.memories[index] !== null), "a region has memory while it is valid");
+      const hasMemory = this.memories[index] !== null || this.pages[index] !== null;
+      assert(isValid === hasMemory, "a region has memory while it is valid");
       assert(isValid === (this.keyOf(index) !== NO_KEY), "a region has a key while it is valid");
     }
   }
@@ -359,7 +440,8 @@ export class RegionTable {
 
   private map(
     index: number,
-    memory: Memory,
+    memory: Memory | null,
+    pages: RegionPages | null,
     offset: number,
     length: number,
     access: number,
@@ -367,8 +449,9 @@ export class RegionTable {
     addressLow: number,
   ): void {
     this.memories[index] = memory;
-    this.bytes[index] = memory.bytes;
-    this.views[index] = memory.view;
+    this.pages[index] = pages;
+    this.bytes[index] = memory === null ? NO_BYTES : memory.bytes;
+    this.views[index] = memory === null ? NO_VIEW : memory.view;
     this.memoryOffsets[index] = offset;
     this.lengths[index] = length;
     this.rights[index] = access;
@@ -382,7 +465,10 @@ export class RegionTable {
     const base = this.baseIndexes[index] as number;
     if (base >= 0) this.dependentCounts[base] = (this.dependentCounts[base] as number) - 1;
     this.baseIndexes[index] = -1;
+    // Who waits for one of its pages must find out that there is nothing to wait for.
+    if (this.pages[index] !== null) this.waker.pagesServed();
     this.memories[index] = null;
+    this.pages[index] = null;
     this.bytes[index] = NO_BYTES;
     this.views[index] = NO_VIEW;
     this.lengths[index] = 0;
@@ -392,9 +478,7 @@ export class RegionTable {
   }
 
   private closeFast(index: number): void {
-    const slot = index * KEYS_PER_REGION;
-    this.indexByKey.remove(this.keys[slot] as number);
-    this.keys[slot] = NO_KEY;
+    this.keys.removeCurrent(index);
     this.unmap(index);
   }
 
@@ -403,27 +487,6 @@ export class RegionTable {
       if (this.baseIndexes[index] === base) this.closeFast(index);
     }
     assert(this.dependentCounts[base] === 0, "no region stands on one that is gone");
-  }
-
-  private reservationSlot(index: number, key: number): number {
-    if (key === NO_KEY) return -1;
-    const first = index * KEYS_PER_REGION;
-    for (let slot = first + 1; slot < first + KEYS_PER_REGION; slot++) {
-      if (this.keys[slot] === key) return slot;
-    }
-    return -1;
-  }
-
-  private addKey(index: number, place: number, key: number): void {
-    this.keys[index * KEYS_PER_REGION + place] = key;
-    this.indexByKey.insert(key, index);
-  }
-
-  private drawKey(): number {
-    for (;;) {
-      const key = randomBelow(this.random, 0x1_0000_0000);
-      if (key !== NO_KEY && this.indexByKey.get(key) < 0) return key;
-    }
   }
 }
 

@@ -7,6 +7,11 @@ export const REQUESTER_STAGE = {
   RUN: 0,
   /** Waits for the time that an RNR NAK has named; sends nothing. */
   WAIT_RNR: 1,
+  /**
+   * Waits for pages of on-demand memory that the next packet is gathered from, or that the oldest
+   * response goes to; sends nothing.
+   */
+  WAIT_PAGES: 2,
 } as const;
 export type RequesterStage = (typeof REQUESTER_STAGE)[keyof typeof REQUESTER_STAGE];
 

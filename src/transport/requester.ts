@@ -17,14 +17,13 @@
 // several READ requests on consecutive PSNs look to the responder like several READs, and need
 // exactly the PSNs that one would have.
 
-import { assert, carryOf, PSN_MASK, psnAdd, psnDiff } from "../base/index.js";
+import { assert, PSN_MASK, psnAdd, psnDiff } from "../base/index.js";
 import {
   BTH_BYTES,
   OPCODE_FLAG,
   OPCODE_FLAGS,
   OPCODE_HEADER_BYTES,
   RC,
-  writeAtomicEth,
   writeIeth,
   writeImmediate,
   writeReth,
@@ -43,6 +42,8 @@ import {
 } from "./packet-io.js";
 import { QP_STATE } from "./qp-state.js";
 import type { QpCore } from "./queue-pair.js";
+import { hasSource, hasTarget } from "./requester-pages.js";
+import { writeReadRequest } from "./requester-reads.js";
 import {
   PROBE_STAGE,
   type ProbeStage,
@@ -125,6 +126,8 @@ export class Requester {
   /** First PSN that the running probe did not repeat, and the first that was unsent at the time. */
   probeEndPsn = 0;
   probeSendPsn = 0;
+  /** The READ or atomic whose place in on-demand memory was asked for; -1 if none. */
+  pagesAskedPsn = -1;
   /** The packet whose round trip is being measured, -1 if none. */
   timedPsn = -1;
   timedNs = 0;
@@ -154,6 +157,7 @@ export class Requester {
   transmit(nowNs: number, tx: TxBatch): Turn {
     if (this.stage !== REQUESTER_STAGE.RUN) return TURN.IDLE;
     if (this.probeStage === PROBE_STAGE.DUE && !this.sendProbe(tx)) return TURN.FULL;
+    if (this.isWaitingForPages) return TURN.IDLE;
     for (let budget = TURN_BYTES; budget > 0; ) {
       const step = this.step(nowNs, tx);
       if (step === STEP_FULL) return TURN.FULL;
@@ -161,6 +165,11 @@ export class Requester {
       budget -= step;
     }
     return TURN.MORE;
+  }
+
+  /** Faults were served, of this queue pair's or others' pages: it looks for itself. */
+  onPagesServed(): void {
+    if (this.isWaitingForPages) this.stage = REQUESTER_STAGE.RUN;
   }
 
   /** Number of the piece of a READ, and so of its request, that ends behind packet `packet`. */
@@ -190,6 +199,7 @@ export class Requester {
     this.probeStage = PROBE_STAGE.NONE;
     this.probeCount = 0;
     this.timedPsn = -1;
+    this.pagesAskedPsn = -1;
     this.ackDeadlineNs = Number.POSITIVE_INFINITY;
     this.rnrDeadlineNs = Number.POSITIVE_INFINITY;
     this.probeDeadlineNs = Number.POSITIVE_INFINITY;
@@ -223,6 +233,10 @@ export class Requester {
       const first = queue.firstPsns[queue.slotOf(queue.headIndex)] as number;
       assert(psnAdd(first, this.unaPacket) === this.unaPsn, "unaPsn is inside the oldest request");
     }
+  }
+
+  private get isWaitingForPages(): boolean {
+    return this.stage === REQUESTER_STAGE.WAIT_PAGES;
   }
 
   private step(nowNs: number, tx: TxBatch): number {
@@ -337,7 +351,8 @@ export class Requester {
       window.wait(this.qp.index, cost);
       return STEP_BLOCKED;
     }
-    const length = this.writeRead(slot, packet, tx);
+    if (this.queue.sges.isPaged(slot) && !hasTarget(this, slot, packet, end)) return STEP_BLOCKED;
+    const length = writeReadRequest(this, slot, packet, tx);
     if (length <= 0) return length;
     window.take(cost);
     this.readTaken += cost;
@@ -377,7 +392,7 @@ export class Requester {
     const slot = queue.slotOf(queue.headIndex);
     const isRead = isReadOrAtomic(queue.opcodes[slot] as number);
     const length = isRead
-      ? this.writeRead(slot, this.unaPacket, tx)
+      ? writeReadRequest(this, slot, this.unaPacket, tx)
       : this.writeData(slot, this.unaPacket, true, tx);
     if (length === STEP_FULL) return false;
     if (length === STEP_BLOCKED) return true;
@@ -404,6 +419,10 @@ export class Requester {
     const flags = OPCODE_FLAGS[opcode] as number;
     const headerBytes = OPCODE_HEADER_BYTES[opcode] as number;
     const length = packetBytes(headerBytes, payload);
+    const isPaged = queue.sges.isPaged(slot) && !queue.isInline(slot);
+    if (isPaged && payload > 0 && !hasSource(this, slot, packet * mtu, payload)) {
+      return STEP_BLOCKED;
+    }
     const at = tx.reserve(flow, length);
     if (at < 0) return STEP_FULL;
 
@@ -439,60 +458,9 @@ export class Requester {
     return false;
   }
 
-  /** The request in `slot`: the oldest or the one at the cursor. */
-  private indexOfSlot(slot: number): number {
+  /** Stages only: the request in `slot`, the oldest or the one at the cursor. */
+  indexOfSlot(slot: number): number {
     const { queue } = this;
     return slot === queue.slotOf(this.sendIndex) ? this.sendIndex : queue.headIndex;
   }
-
-  /**
-   * Writes the request for what a READ misses from `packet` to the end of its piece, or an atomic.
-   */
-  private writeRead(slot: number, packet: number, tx: TxBatch): number {
-    const { queue, qp } = this;
-    const flow = qp.flow as Flow;
-    const opcode = requestOpcodeOf(queue.opcodes[slot] as number);
-    const length = packetBytes(OPCODE_HEADER_BYTES[opcode] as number, 0);
-    const at = tx.reserve(flow, length);
-    if (at < 0) return STEP_FULL;
-    const psn = psnAdd(queue.firstPsns[slot] as number, packet);
-    beginPacket(tx, at, opcode, false, 0, qp.destinationQpn, true, psn);
-    const key = queue.keys[slot] as number;
-    const high = queue.addressHighs[slot] as number;
-    const low = queue.addressLows[slot] as number;
-    if (opcode === RC.READ_REQUEST) {
-      const from = packet * qp.pathMtu;
-      const end = this.readPieceEnd(slot, packet) * qp.pathMtu;
-      const bytes = Math.min(end, queue.lengths[slot] as number) - from;
-      const fromHigh = (high + carryOf(low, from)) >>> 0;
-      writeReth(tx.view, at + BTH_BYTES, fromHigh, (low + from) >>> 0, key, bytes);
-    } else {
-      this.writeAtomicHeader(slot, opcode, at + BTH_BYTES, tx);
-    }
-    finishPacket(qp, tx, flow, at, length);
-    return length;
-  }
-
-  private writeAtomicHeader(slot: number, opcode: number, at: number, tx: TxBatch): void {
-    const { queue } = this;
-    const compareHigh = queue.compareHighs[slot] as number;
-    const compareLow = queue.compareLows[slot] as number;
-    const isSwap = opcode === RC.COMPARE_SWAP;
-    writeAtomicEth(
-      tx.view,
-      at,
-      queue.addressHighs[slot] as number,
-      queue.addressLows[slot] as number,
-      queue.keys[slot] as number,
-      isSwap ? (queue.swapHighs[slot] as number) : compareHigh,
-      isSwap ? (queue.swapLows[slot] as number) : compareLow,
-      isSwap ? compareHigh : 0,
-      isSwap ? compareLow : 0,
-    );
-  }
-}
-
-function requestOpcodeOf(wrOpcode: number): number {
-  if (wrOpcode === WR_OPCODE.RDMA_READ) return RC.READ_REQUEST;
-  return wrOpcode === WR_OPCODE.ATOMIC_CMP_AND_SWP ? RC.COMPARE_SWAP : RC.FETCH_ADD;
 }

@@ -33,11 +33,14 @@ import {
   TURN_BYTES,
   type Turn,
 } from "./packet-io.js";
+import { PAGES } from "./region-pages.js";
 import type { Responder } from "./responder.js";
 import { RESOURCE_KIND } from "./responder-resources.js";
 import { ACCESS } from "./work-request.js";
 
 const FULL = -1;
+/** The pages of the next READ response are not there: nothing behind it may leave before it. */
+const WAITING = -2;
 const NO_REGION = -1;
 
 /** Sends what is due, READ responses at most about `TURN_BYTES`. */
@@ -47,6 +50,7 @@ export function transmitReplies(responder: Responder, tx: TxBatch): Turn {
     if (budget <= 0) return TURN.MORE;
     const sent = sendReply(responder, resources.replyHead, tx);
     if (sent === FULL) return TURN.FULL;
+    if (sent === WAITING) return TURN.IDLE;
     budget -= sent;
   }
   if (responder.isAckDue) {
@@ -106,7 +110,7 @@ function sendAck(responder: Responder, syndrome: number, psn: number, tx: TxBatc
   return true;
 }
 
-/** Sends the next packet of a queued answer. @returns its bytes, or FULL. */
+/** Sends the next packet of a queued answer. @returns its bytes, 0: refused, FULL or WAITING. */
 function sendReply(responder: Responder, slot: number, tx: TxBatch): number {
   const { resources } = responder;
   const sent =
@@ -159,12 +163,21 @@ function sendReadResponse(responder: Responder, slot: number, tx: TxBatch): numb
   const payload = Math.min(qp.pathMtu, (resources.replyLengths[slot] as number) - position);
   const region = resources.replyRegions[slot] as number;
   const psn = psnAdd(resources.replyPsns[slot] as number, index);
-  if (payload > 0 && !regions.isCurrent(region, resources.replyGenerations[slot] as number)) {
+  const source = (resources.replyOffsets[slot] as number) + position;
+  if (payload > 0) {
     // The key was taken back while the answer was under way.
-    resources.clearReplies();
-    responder.isAckDue = false;
-    responder.refuse(SYNDROME.NAK_REMOTE_ACCESS, psn);
-    return 0;
+    if (!regions.isCurrent(region, resources.replyGenerations[slot] as number)) {
+      return refuseRead(responder, psn);
+    }
+    if (regions.isPaged(region)) {
+      const left = (resources.replyLengths[slot] as number) - position;
+      const result = regions.ready(region, source, payload, left, false);
+      if (result === PAGES.REFUSED) return refuseRead(responder, psn);
+      if (result === PAGES.WAITING) {
+        device.pageWaits.wait(qp);
+        return WAITING;
+      }
+    }
   }
   const opcode = readResponseOpcode(index, resources.replyPacketCounts[slot] as number);
   const headerBytes = OPCODE_HEADER_BYTES[opcode] as number;
@@ -175,12 +188,16 @@ function sendReadResponse(responder: Responder, slot: number, tx: TxBatch): numb
   if (headerBytes > BTH_BYTES) {
     writeAeth(tx.view, at + BTH_BYTES, SYNDROME.ACK_UNLIMITED, responder.msn);
   }
-  if (payload > 0) {
-    const source = (resources.replyOffsets[slot] as number) + position;
-    regions.viewCache.copy(tx.bytes, at + headerBytes, regions.bytesOf(region), source, payload);
-  }
+  if (payload > 0) regions.read(region, source, tx.bytes, at + headerBytes, payload);
   finishPacket(qp, tx, flow, at, length);
   return length;
+}
+
+function refuseRead(responder: Responder, psn: number): number {
+  responder.resources.clearReplies();
+  responder.isAckDue = false;
+  responder.refuse(SYNDROME.NAK_REMOTE_ACCESS, psn);
+  return 0;
 }
 
 /**

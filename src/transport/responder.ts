@@ -29,6 +29,8 @@ import { DEVICE_EVENT } from "./device-event.js";
 import type { RxPacket } from "./packet-io.js";
 import { QP_STATE } from "./qp-state.js";
 import type { QpCore } from "./queue-pair.js";
+import { PAGES } from "./region-pages.js";
+import { ResponderPages } from "./responder-pages.js";
 import { repeatReadOrAtomic } from "./responder-replies.js";
 import { RESOURCE_KIND, ResponderResources } from "./responder-resources.js";
 import { MESSAGE_BYTES_MAX, SgeTable } from "./sge-table.js";
@@ -71,10 +73,12 @@ export class Responder {
   private receiveWrId = 0;
   private receivePosition = 0;
   private readonly receiveSges = new SgeTable(1);
+  private readonly pages: ResponderPages;
 
   constructor(device: Device, qp: QpCore) {
     this.device = device;
     this.qp = qp;
+    this.pages = new ResponderPages(device, qp);
     this.resources = new ResponderResources(0);
   }
 
@@ -124,6 +128,7 @@ export class Responder {
     this.nakSyndrome = 0;
     this.hasReceive = false;
     this.writeRegion = NO_REGION;
+    this.pages.reset();
     this.resources.clearReplies();
   }
 
@@ -199,7 +204,7 @@ export class Responder {
     if (!this.checkPlace(packet, MESSAGE_STAGE.SEND)) return SYNDROME.NAK_INVALID_REQUEST;
     const starts = (flags & OPCODE_FLAG.STARTS_MESSAGE) !== 0;
     if (starts) {
-      const syndrome = this.takeReceive();
+      const syndrome = this.takeReceive(packet);
       if (syndrome !== PASSED) return syndrome;
     }
     const sges = this.receiveSges;
@@ -209,7 +214,14 @@ export class Responder {
       return SYNDROME.NAK_INVALID_REQUEST;
     }
     const { bytes, payloadOffset } = packet;
-    if (!sges.scatter(0, regions, position, payloadLength, bytes, payloadOffset)) {
+    // Of a first packet takeReceive has asked.
+    const pages =
+      sges.isPaged(0) && !starts
+        ? this.pages.checkReceive(sges, position, payloadLength)
+        : PAGES.READY;
+    if (pages === PAGES.WAITING) return this.pages.syndrome(packet.psn);
+    const isRefused = pages === PAGES.REFUSED;
+    if (isRefused || !sges.scatter(0, regions, position, payloadLength, bytes, payloadOffset)) {
       this.completeReceive(WC_STATUS.LOC_PROT_ERR, WC_OPCODE.RECV, 0, 0, false);
       return SYNDROME.NAK_REMOTE_OPERATIONAL;
     }
@@ -259,9 +271,19 @@ export class Responder {
       const region = this.writeRegion;
       // The key may have been taken back in the middle of the message.
       if (!regions.isCurrent(region, this.writeGeneration)) return SYNDROME.NAK_REMOTE_ACCESS;
-      const target = regions.bytesOf(region);
+      if (regions.isPaged(region)) {
+        const ahead = this.writeRemaining;
+        const syndrome = this.pages.check(
+          region,
+          this.writeOffset,
+          payloadLength,
+          ahead,
+          packet.psn,
+        );
+        if (syndrome !== PASSED) return syndrome;
+      }
       const { bytes, payloadOffset } = packet;
-      regions.viewCache.copy(target, this.writeOffset, bytes, payloadOffset, payloadLength);
+      regions.write(region, this.writeOffset, bytes, payloadOffset, payloadLength);
       this.writeOffset += payloadLength;
     }
     this.writeRemaining = left;
@@ -355,11 +377,16 @@ export class Responder {
     if ((low & 7) !== 0) return SYNDROME.NAK_INVALID_REQUEST;
     const region = regions.check(key, qp.pdIndex, ACCESS.REMOTE_ATOMIC, high, low, 8);
     if (region < 0) return SYNDROME.NAK_REMOTE_ACCESS;
+    const position = regions.offsetIn(region, high, low);
+    if (regions.isPaged(region)) {
+      const syndrome = this.pages.check(region, position, 8, 8, psn);
+      if (syndrome !== PASSED) return syndrome;
+    }
     const slot = resources.take();
     if (slot < 0) return SYNDROME.NAK_INVALID_REQUEST;
     this.saveRequest(slot, RESOURCE_KIND.ATOMIC, psn, 1, key, high, low, 8);
-    const offset = regions.offsetIn(region, high, low);
-    executeAtomic(packet, regions.viewOf(region), offset, resources, slot);
+    const offset = regions.placeOf(region, position);
+    executeAtomic(packet, regions.viewAt(region, position), offset, resources, slot);
     this.queueRead(slot, psn, 1, 0, NO_REGION, 0, 0, false);
     this.expectedPsn = psnAdd(this.expectedPsn, 1);
     this.msn = psnAdd(this.msn, 1);
@@ -413,15 +440,26 @@ export class Responder {
     resources.queueReply(slot, isRepeat);
   }
 
-  /** Takes the next posted receive and finds its memory. */
-  private takeReceive(): number {
-    const { qp } = this;
+  /**
+   * Takes the next posted receive and finds its memory; leaves it where it is when the page for the
+   * packet, the first of its message, is not there yet.
+   */
+  private takeReceive(packet: RxPacket): number {
+    const { qp, receiveSges: sges } = this;
+    const { regions } = this.device;
     if (!qp.hasReceive) return this.rnrSyndrome();
-    this.receiveWrId = qp.takeReceive(this.receiveSges);
+    qp.peekReceive(sges);
+    let isThere = sges.resolve(0, regions, qp.pdIndex, ACCESS.LOCAL_WRITE);
+    const bytes = Math.min(packet.payloadLength, sges.totals[0] as number);
+    if (isThere && sges.isPaged(0)) {
+      const pages = this.pages.checkReceive(sges, 0, bytes);
+      if (pages === PAGES.WAITING) return this.pages.syndrome(packet.psn);
+      isThere = pages === PAGES.READY;
+    }
+    this.receiveWrId = qp.takeReceive(null);
     this.receivePosition = 0;
     this.hasReceive = true;
-    const { regions } = this.device;
-    if (this.receiveSges.resolve(0, regions, qp.pdIndex, ACCESS.LOCAL_WRITE)) return PASSED;
+    if (isThere) return PASSED;
     this.completeReceive(WC_STATUS.LOC_PROT_ERR, WC_OPCODE.RECV, 0, 0, false);
     return SYNDROME.NAK_REMOTE_OPERATIONAL;
   }

@@ -76,7 +76,7 @@ export function publishDeadline(requester: Requester): void {
 export function onTimer(requester: Requester, nowNs: number): void {
   if (requester.rnrDeadlineNs <= nowNs) {
     requester.rnrDeadlineNs = NEVER;
-    requester.stage = REQUESTER_STAGE.RUN;
+    if (requester.stage === REQUESTER_STAGE.WAIT_RNR) requester.stage = REQUESTER_STAGE.RUN;
     requester.device.activate(requester.qp);
   }
   if (requester.ackDeadlineNs <= nowNs) {
@@ -162,6 +162,7 @@ export function goBack(requester: Requester): void {
   requester.packetsSinceAckRequest = 0;
   requester.costSinceAckRequest = 0;
   requester.timedPsn = -1;
+  requester.pagesAskedPsn = -1;
   requester.probeStage = PROBE_STAGE.NONE;
   requester.ackDeadlineNs = NEVER;
   requester.probeDeadlineNs = NEVER;

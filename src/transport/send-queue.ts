@@ -113,7 +113,8 @@ export class SendQueue {
    * Copies a request to the end of the queue. The caller has checked what depends on the queue
    * pair.
    * @param lengthMax bytes of the longest message.
-   * @returns 0; EINVAL for a request that can't be valid; ENOMEM when full.
+   * @returns 0; EINVAL for a request that can't be valid; EFAULT for inline data that isn't mapped;
+   *   ENOMEM when full.
    */
   post(wr: SendWorkRequest, lengthMax: number, regions: RegionTable, pdIndex: number): number {
     if (this.count >= this.depth) return ERRNO.ENOMEM;
@@ -213,6 +214,7 @@ export class SendQueue {
     if (length > this.limits.inlineBytesMax) return ERRNO.EINVAL;
     // The bytes are read now, so their memory must be valid now.
     if (!this.sges.resolve(slot, regions, pdIndex, 0)) return ERRNO.EINVAL;
+    if (this.sges.isPaged(slot) && !this.sges.touch(slot, regions)) return ERRNO.EFAULT;
     const target = slot * this.limits.inlineBytesMax;
     return this.sges.gather(slot, regions, 0, length, this.inlineBytes, target) ? 0 : ERRNO.EINVAL;
   }

@@ -4,6 +4,7 @@
 // copy afterwards asks only whether its region has changed since.
 
 import { highOf, lowOf } from "../base/index.js";
+import { PAGES, type PagesResult } from "./region-pages.js";
 import type { RegionTable } from "./regions.js";
 import { type ScatterGatherEntry, SGE_COUNT_MAX } from "./work-request.js";
 
@@ -21,8 +22,10 @@ export class SgeTable {
   private readonly keys: Uint32Array;
   private readonly regions: Int32Array;
   private readonly generations: Int32Array;
-  /** Positions in `RegionTable.bytesOf`. */
+  /** Positions in the region (`RegionTable.offsetIn`). */
   private readonly offsets: Float64Array;
+  /** Per slot: an entry's region stands on pages, so that every copy must ask `ready` first. */
+  private readonly paged: Uint8Array;
 
   constructor(slotCount: number) {
     const entries = slotCount * SGE_COUNT_MAX;
@@ -34,6 +37,7 @@ export class SgeTable {
     this.regions = new Int32Array(entries);
     this.generations = new Int32Array(entries);
     this.offsets = new Float64Array(entries);
+    this.paged = new Uint8Array(slotCount);
   }
 
   /** Stores a list. @returns false when a number in it is none that memory could have. */
@@ -75,6 +79,7 @@ export class SgeTable {
    */
   resolve(slot: number, regions: RegionTable, pdIndex: number, access: number): boolean {
     let at = slot * SGE_COUNT_MAX;
+    this.paged[slot] = 0;
     for (const end = at + (this.counts[slot] as number); at < end; at++) {
       const length = this.lengths[at] as number;
       this.regions[at] = NO_REGION;
@@ -84,15 +89,66 @@ export class SgeTable {
       const region = regions.check(this.keys[at] as number, pdIndex, access, high, low, length);
       if (region < 0) return false;
       this.regions[at] = region;
+      if (regions.isPaged(region)) this.paged[slot] = 1;
       this.generations[at] = regions.generationOf(region);
       this.offsets[at] = regions.offsetIn(region, high, low);
     }
     return true;
   }
 
+  /** Whether some of a resolved list is on pages: `ready` then comes before every copy. */
+  isPaged(slot: number): boolean {
+    return this.paged[slot] === 1;
+  }
+
+  /**
+   * Whether all pages of bytes `position .. position + length - 1` of the list are there; asks for
+   * those that are not. A region that has changed counts as there: the copy finds it out.
+   * Preconditions: the slot is resolved; the range is inside the list.
+   */
+  ready(
+    slot: number,
+    regions: RegionTable,
+    position: number,
+    length: number,
+    isWrite: boolean,
+  ): PagesResult {
+    let result: PagesResult = PAGES.READY;
+    for (let at = slot * SGE_COUNT_MAX; length > 0; at++) {
+      const entryBytes = this.lengths[at] as number;
+      if (position >= entryBytes) {
+        position -= entryBytes;
+        continue;
+      }
+      const chunk = Math.min(length, entryBytes - position);
+      const region = this.regions[at] as number;
+      if (regions.isCurrent(region, this.generations[at] as number) && regions.isPaged(region)) {
+        const from = (this.offsets[at] as number) + position;
+        const one = regions.ready(region, from, chunk, entryBytes - position, isWrite);
+        if (one === PAGES.REFUSED) return one;
+        if (one === PAGES.WAITING) result = one;
+      }
+      length -= chunk;
+      position = 0;
+    }
+    return result;
+  }
+
+  /** Brings in all pages of a resolved list at once, for the process's own CPU. */
+  touch(slot: number, regions: RegionTable): boolean {
+    let at = slot * SGE_COUNT_MAX;
+    for (const end = at + (this.counts[slot] as number); at < end; at++) {
+      const region = this.regions[at] as number;
+      if (region < 0 || !regions.isPaged(region)) continue;
+      const from = this.offsets[at] as number;
+      if (!regions.touch(region, from, this.lengths[at] as number, false)) return false;
+    }
+    return true;
+  }
+
   /**
    * Copies bytes `position .. position + length - 1` of the list to `target`.
-   * Preconditions: the slot is resolved; the range is inside the list.
+   * Preconditions: the slot is resolved and, if it is paged, ready; the range is inside the list.
    * @returns false when a region has changed since; nothing of that region was copied.
    */
   gather(
@@ -111,7 +167,7 @@ export class SgeTable {
         if (!regions.isCurrent(region, this.generations[at] as number)) return false;
         const chunk = Math.min(length, entryBytes - position);
         const source = (this.offsets[at] as number) + position;
-        regions.viewCache.copy(target, targetOffset, regions.bytesOf(region), source, chunk);
+        regions.read(region, source, target, targetOffset, chunk);
         targetOffset += chunk;
         length -= chunk;
         position = 0;
@@ -140,7 +196,7 @@ export class SgeTable {
         if (!regions.isCurrent(region, this.generations[at] as number)) return false;
         const chunk = Math.min(length, entryBytes - position);
         const target = (this.offsets[at] as number) + position;
-        regions.viewCache.copy(regions.bytesOf(region), target, source, sourceOffset, chunk);
+        regions.write(region, target, source, sourceOffset, chunk);
         sourceOffset += chunk;
         length -= chunk;
         position = 0;

@@ -34,6 +34,7 @@ import {
 } from "./packet-io.js";
 import { QP_STATE, QP_TYPE } from "./qp-state.js";
 import type { QpCore } from "./queue-pair.js";
+import { PAGES } from "./region-pages.js";
 import { SgeTable } from "./sge-table.js";
 import { ACCESS, SEND_FLAG, WC_FLAG, WC_OPCODE, WC_STATUS, WR_OPCODE } from "./work-request.js";
 
@@ -68,6 +69,15 @@ export class Datagrams {
         qp.failDatagram(WC_STATUS.LOC_PROT_ERR);
         return TURN.IDLE;
       }
+      if (!queue.isInline(slot) && sges.isPaged(slot)) {
+        const bytes = queue.lengths[slot] as number;
+        const pages = sges.ready(slot, this.device.regions, 0, bytes, false);
+        if (pages !== PAGES.READY) {
+          if (pages === PAGES.WAITING) this.device.pageWaits.wait(qp);
+          else qp.failDatagram(WC_STATUS.LOC_PROT_ERR);
+          return TURN.IDLE;
+        }
+      }
       const sent = this.send(slot, tx);
       if (sent === 0) return TURN.FULL;
       budget -= sent;
@@ -87,10 +97,18 @@ export class Datagrams {
     // DEVIATION: rxe consumes the receive and goes to ERR; by the specification the datagram is
     // dropped. See the test of the same words.
     if (qp.nextReceiveBytes < bytes) return DROP_REASON.RECEIVE_TOO_SMALL;
-    const wrId = qp.takeReceive(this.receiveSges);
+    const { device, receiveSges: sges } = this;
+    qp.peekReceive(sges);
+    let isThere = sges.resolve(0, device.regions, qp.pdIndex, ACCESS.LOCAL_WRITE);
+    if (isThere && sges.isPaged(0)) {
+      const pages = sges.ready(0, device.regions, 0, bytes, true);
+      if (pages === PAGES.WAITING) return DROP_REASON.PAGE_ABSENT;
+      isThere = pages === PAGES.READY;
+    }
+    const wrId = qp.takeReceive(null);
     const hasImmediate = (packet.flags & OPCODE_FLAG.HAS_IMM) !== 0;
     const sourceQpn = dethSourceQpn(view, extended);
-    const isPlaced = this.place(packet);
+    const isPlaced = isThere && this.place(packet);
     qp.recvCq.push(
       wrId,
       isPlaced ? WC_STATUS.SUCCESS : WC_STATUS.LOC_PROT_ERR,
@@ -112,7 +130,6 @@ export class Datagrams {
   private place(packet: RxPacket): boolean {
     const { regions, scratch, addresses } = this.device;
     const sges = this.receiveSges;
-    if (!sges.resolve(0, regions, this.qp.pdIndex, ACCESS.LOCAL_WRITE)) return false;
     const { burst, bytes, payloadOffset, payloadLength } = packet;
     const destination = addresses[burst.port];
     if (destination === undefined) return false;
