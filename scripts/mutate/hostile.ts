@@ -18,7 +18,7 @@ const SERVER = "src/rtrs/server.ts";
 const PATH = "src/rtrs/server-path.ts";
 const RNBD = "src/rnbd/rnbd-server.ts";
 const IO = "src/rnbd/server-io.ts";
-const VOLUME = "src/rnbd/volume.ts";
+const RNBD_RIGHTS = "src/rnbd/volume-rights.ts";
 const REGIONS = "src/transport/regions.ts";
 const DEVICE = "src/transport/device.ts";
 const RESPONDER = "src/transport/responder.ts";
@@ -272,11 +272,11 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
     ],
   ],
   [
-    VOLUME,
+    RNBD_RIGHTS,
     [
       [
         "an exclusive open is alone",
-        "if (this.isExclusive || (exclusive && this.openCount > 0)) return ERRNO.EBUSY;",
+        "if ((state & EXCLUSIVE) !== 0 || (exclusive && openCountOf(state) > 0)) return ERRNO.EBUSY;",
         "",
         RIGHTS,
         "a volume that is somebody's alone",

@@ -12,3 +12,4 @@ export {
   type RnbdServerOptions,
 } from "./rnbd-server.js";
 export { Volume, type VolumeCounters, type VolumeOptions } from "./volume.js";
+export { VolumeRights } from "./volume-rights.js";

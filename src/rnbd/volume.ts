@@ -4,6 +4,7 @@
 import { assert, ERRNO } from "../base/index.js";
 import type { BlockDevice, BlockOperation } from "../block/index.js";
 import { RNBD_ACCESS, type RnbdAccess } from "../wire/index.js";
+import { VolumeRights } from "./volume-rights.js";
 
 /** How a volume is exported. */
 export interface VolumeOptions {
@@ -17,6 +18,8 @@ export interface VolumeOptions {
    * acknowledged, rather than lie. Default: not told, as Linux.
    */
   readonly epoch?: { readonly high: number; readonly low: number };
+  /** Who has it open how, shared with the servers on the host's other lanes; its own by default. */
+  readonly rights?: VolumeRights;
 }
 
 /** What has been done to a volume since it was added; errors count once more under `errors`. */
@@ -49,12 +52,7 @@ export class Volume {
     writeZeroes: 0,
     errors: 0,
   };
-  /** Opens that may write, of all sessions: those in mode rw, and those in mode migration. */
-  private writerCount = 0;
-  private migrationCount = 0;
-  private readerCount = 0;
-  /** The one open there is was given alone. */
-  private isExclusive = false;
+  private readonly rights: VolumeRights;
   /** Requests in the device, of all opens, ended ones included. */
   inflight = 0;
   /** The device failed a request with this errno; told each time, before the client hears. */
@@ -68,11 +66,12 @@ export class Volume {
     this.readOnly = options.readOnly ?? false;
     this.epochHigh = options.epoch?.high ?? 0;
     this.epochLow = options.epoch?.low ?? 0;
+    this.rights = options.rights ?? new VolumeRights(new Int32Array(1));
   }
 
   /** Opens of all sessions; an ended one counts until its last request is out of the device. */
   get openCount(): number {
-    return this.readerCount + this.writerCount + this.migrationCount;
+    return this.rights.openCount;
   }
 
   /**
@@ -85,30 +84,16 @@ export class Volume {
   acquire(access: RnbdAccess, exclusive: boolean): number {
     const writes = access !== RNBD_ACCESS.RO;
     if (writes && (this.readOnly || this.device.limits.readOnly)) return ERRNO.EROFS;
-    if (this.isExclusive || (exclusive && this.openCount > 0)) return ERRNO.EBUSY;
-    const writers = this.writerCount + this.migrationCount;
-    if (writes && writers >= (access === RNBD_ACCESS.RW ? 1 : 2)) return ERRNO.EPERM;
-    if (access === RNBD_ACCESS.RO) this.readerCount++;
-    else if (access === RNBD_ACCESS.RW) this.writerCount++;
-    else this.migrationCount++;
-    this.isExclusive = exclusive;
-    return 0;
+    return this.rights.acquire(access, exclusive);
   }
 
   /** Gives back what `acquire` gave. */
   release(access: RnbdAccess, exclusive: boolean): void {
-    assert(exclusive === this.isExclusive, "who has it alone gives it back");
-    this.isExclusive = false;
-    if (access === RNBD_ACCESS.RO) this.readerCount--;
-    else if (access === RNBD_ACCESS.RW) this.writerCount--;
-    else this.migrationCount--;
-    assert(this.readerCount >= 0, "no more readers released than acquired");
-    assert(this.writerCount >= 0 && this.migrationCount >= 0, "nor writers");
+    this.rights.release(access, exclusive);
   }
 
   checkInvariants(): void {
-    assert(this.writerCount + this.migrationCount <= 2, "two writers at most");
-    assert(!this.isExclusive || this.openCount === 1, "an exclusive open is the only one");
+    this.rights.checkInvariants();
     assert(this.inflight >= 0, "requests end once");
   }
 }

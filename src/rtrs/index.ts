@@ -35,3 +35,4 @@ export { RtrsServer, type RtrsServerCounters } from "./server.js";
 export { ServerRequest } from "./server-request.js";
 export { ServerSession } from "./server-session.js";
 export type { RtrsServerUser } from "./server-user.js";
+export { type RosterOptions, SessionRoster } from "./session-roster.js";

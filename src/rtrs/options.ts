@@ -10,6 +10,7 @@ import {
   RTRS_QUEUE_DEPTH_MAX,
   rtrsFitsImmediate,
 } from "../wire/index.js";
+import type { SessionRoster } from "./session-roster.js";
 
 export const RTRS_PORT = 1234;
 /** Paths of a session (facts page 2): Linux's bound. */
@@ -119,6 +120,8 @@ export interface RtrsServerOptions {
   readonly disconnectTimeoutNs?: number;
   readonly heartbeatIntervalNs?: number;
   readonly heartbeatMissedMax?: number;
+  /** Where the servers on the other lanes of the host have their sessions; none by default. */
+  readonly roster?: SessionRoster | null;
 }
 
 export type ClientSettings = Readonly<Required<RtrsClientOptions>>;
@@ -196,6 +199,7 @@ export function serverSettings(options: RtrsServerOptions): ServerSettings {
     connectTimeoutNs: duration("connectTimeoutNs", options.connectTimeoutNs, 30 * SECOND),
     disconnectTimeoutNs: duration("disconnectTimeoutNs", options.disconnectTimeoutNs, 2 * SECOND),
     ...heartbeatSettings(options),
+    roster: options.roster ?? null,
   };
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { IpAddress } from "../base/index.js";
 import type { ServerPath } from "./server-path.js";
+import { ROSTER_FULL, type RosterPlace } from "./session-roster.js";
 
 /** One client on a server: what its paths have in common. */
 export class ServerSession {
@@ -20,6 +21,8 @@ export class ServerSession {
   readonly paths: ServerPath[] = [];
   /** Internal: the user has heard of it. */
   isUp = false;
+  /** Internal: its place among the sessions of all lanes, where there are several. */
+  rosterPlace: RosterPlace = ROSTER_FULL;
 
   /** Internal: made by the server. */
   constructor(id: number, peer: IpAddress, local: IpAddress, uuid: string) {

@@ -2,7 +2,14 @@
 // The server side of RTRS: listens, lets sessions and paths in by the rules of the facts page
 // (sections 4.4 and 5.1), and hands their requests to the protocol on top.
 
-import { assert, ERRNO, FarpageError, type Machine, u16Diff } from "../base/index.js";
+import {
+  assert,
+  ERRNO,
+  FarpageError,
+  type IpAddress,
+  type Machine,
+  u16Diff,
+} from "../base/index.js";
 import type { CmEvent, EventChannel, Listener } from "../cm/index.js";
 import {
   decodeRtrsConnectRequest,
@@ -21,6 +28,7 @@ import { ServerPath, type ServerPathContext, type ServerPathOwner } from "./serv
 import type { ServerRequest } from "./server-request.js";
 import { ServerSession } from "./server-session.js";
 import type { RtrsServerUser } from "./server-user.js";
+import { ROSTER_FULL } from "./session-roster.js";
 import { uuidKey } from "./uuid.js";
 
 /** Numbers since the server was made, but for the first three. */
@@ -137,6 +145,7 @@ export class RtrsServer implements Machine, ServerPathOwner {
     this.nowNs = nowNs;
     this.pollEvents();
     this.poller.poll();
+    this.probeSessions();
     // Backwards, since a path that closes leaves the list.
     for (let i = this.paths.length - 1; i >= 0; i--) (this.paths[i] as ServerPath).pump(nowNs);
     this.isPumping = false;
@@ -170,6 +179,8 @@ export class RtrsServer implements Machine, ServerPathOwner {
   // ------------------------------------------------------------------------------ ServerPathOwner
 
   isNameTaken(name: string, session: ServerSession): boolean {
+    const { roster } = this.settings;
+    if (roster !== null) return !session.isUp && !roster.claim(session.rosterPlace, name);
     for (const other of this.sessionsByUuid.values()) {
       if (other === session || other.name !== name) continue;
       // Often it is the same client, whose former process is dead: the sooner we know the better.
@@ -204,10 +215,20 @@ export class RtrsServer implements Machine, ServerPathOwner {
       session.isUp = false;
       this.user.onSessionDown(session);
     }
+    this.settings.roster?.leave(session.rosterPlace);
     this.closeChannel();
   }
 
   // ---------------------------------------------------------------------------------- connections
+
+  /** Sessions whose name is wanted on another lane. */
+  private probeSessions(): void {
+    const { roster } = this.settings;
+    if (roster === null || !roster.hasProbes()) return;
+    for (const session of this.sessionsByUuid.values()) {
+      if (roster.takeProbe(session.rosterPlace)) session.probe();
+    }
+  }
 
   /** Once `isClosed`: ends with it the requests that nobody will answer. */
   private closeChannel(): void {
@@ -308,14 +329,30 @@ export class RtrsServer implements Machine, ServerPathOwner {
     const { remoteAddress: peer, localAddress: local } = event.id;
     assert(peer !== null && local !== null, "a connect request has two addresses");
     const uuid = uuidKey(request.pathsUuid);
-    const session =
-      this.sessionsByUuid.get(uuid) ?? new ServerSession(this.nextSessionId++, peer, local, uuid);
+    const known = this.sessionsByUuid.get(uuid);
+    const session = known ?? this.makeSession(peer, local, uuid);
     const addresses = { peer, local };
-    const path = new ServerPath(this.pathContext, this, session, request, addresses, this.nowNs);
+    let path: ServerPath;
+    try {
+      path = new ServerPath(this.pathContext, this, session, request, addresses, this.nowNs);
+    } catch (error) {
+      if (known === undefined) this.settings.roster?.leave(session.rosterPlace);
+      throw error;
+    }
     this.paths.push(path);
     this.pathsByUuid.set(path.uuid, path);
     session.paths.push(path);
     this.sessionsByUuid.set(uuid, session);
     return path;
+  }
+
+  /** @throws FarpageError ENOMEM when the lanes together have as many as may be. */
+  private makeSession(peer: IpAddress, local: IpAddress, uuid: string): ServerSession {
+    const session = new ServerSession(this.nextSessionId++, peer, local, uuid);
+    const { roster } = this.settings;
+    if (roster === null) return session;
+    session.rosterPlace = roster.enter();
+    if (session.rosterPlace !== ROSTER_FULL) return session;
+    throw new FarpageError("ENOMEM", "there are as many sessions as may be");
   }
 }
