@@ -16,10 +16,63 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ERRNO } from "../base/index.js";
 import { FILE_OPERATION, FileIo } from "../block/index.js";
 import type { Backend, BlockFileOptions, OsBlockFile, Poller } from "./index.js";
-import { foreignCallsUnavailable, openBlockFile, openMemorySource, openPoller } from "./index.js";
+import {
+  foreignCallsUnavailable,
+  makeMemoryFile,
+  openBlockFile,
+  openMemorySource,
+  openPoller,
+} from "./index.js";
 
 const hasNative = foreignCallsUnavailable() === null;
 const BACKENDS: readonly Backend[] = hasNative ? ["native", "node"] : ["node"];
+
+/** What a file's first bytes are, read at once. */
+function firstByteOf(file: OsBlockFile): number {
+  const memory = openMemorySource({ backend: "native" }).allocate(4096);
+  expect(file.tryRead(0, memory, 0, 4096)).toBe(4096);
+  return memory.bytes[0] as number;
+}
+
+describe.skipIf(!hasNative)("a file that several lanes of a process have open", () => {
+  it("the second open goes by the first's lock; each sees the other's writes", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "farpage-file-"));
+    const path = join(directory, "disk");
+    writeFileSync(path, Buffer.alloc(65_536, 1));
+    const poller = openPoller("native");
+    const first = await openBlockFile(path, { poller });
+    await expect(openBlockFile(path, { poller })).rejects.toMatchObject({ code: "EBUSY" });
+    // By the descriptor, whatever has become of the name.
+    rmSync(path);
+    const { descriptor } = first;
+    const second = await openBlockFile(path, { poller, descriptor });
+    expect(second.descriptor).not.toBe(descriptor);
+    expect(second.sizeBytes).toBe(65_536);
+    const memory = openMemorySource({ backend: "native" }).allocate(4096);
+    memory.bytes.fill(7);
+    expect(first.tryWrite(0, memory, 0, 4096)).toBe(4096);
+    expect(firstByteOf(second)).toBe(7);
+    memory.bytes.fill(9);
+    expect(second.tryWrite(0, memory, 0, 4096)).toBe(4096);
+    expect(firstByteOf(first)).toBe(9);
+    second.close();
+    first.close();
+    poller.close();
+    rmSync(directory, { recursive: true });
+  });
+
+  it("read-only → its further opens are, too", async () => {
+    const descriptor = makeMemoryFile("a volume", 65_536);
+    const poller = openPoller("native");
+    const file = await openBlockFile("memory", { poller, descriptor, readOnly: true });
+    const memory = openMemorySource({ backend: "native" }).allocate(4096);
+    expect(file.tryWrite(0, memory, 0, 4096)).toBe(-ERRNO.EBADF);
+    file.close();
+    closeSync(descriptor);
+    poller.close();
+    expect(() => makeMemoryFile("a volume", 100)).toThrow("not a multiple of 512");
+  });
+});
 
 describe.each(BACKENDS)("openBlockFile, %s", (backend) => {
   let poller: Poller;

@@ -75,7 +75,7 @@ class DiskFile implements OsBlockFile {
   /** Operations started and not yet delivered: those on threads and those in `finished`. */
   inflight = 0;
 
-  private readonly descriptor: number;
+  readonly descriptor: number;
   private readonly poller: Poller;
   private readonly isNative: boolean;
   /** struct iovec of the call being made; null on the node backend. */
@@ -102,8 +102,10 @@ class DiskFile implements OsBlockFile {
     this.poller = options.poller;
     this.isNative = isNative;
     this.vector = isNative ? mapBlock(PAGE_BYTES) : null;
-    this.readInline = isNative ? firstChoice(path, loadNative().libc.preadv2) : "NEVER";
-    this.writeInline = isNative ? firstChoice(path, loadNative().libc.pwritev2) : "NEVER";
+    const isNamed = options.descriptor === undefined;
+    const place = isNamed ? path : `/proc/self/fd/${opened.descriptor}`;
+    this.readInline = isNative ? firstChoice(place, loadNative().libc.preadv2) : "NEVER";
+    this.writeInline = isNative ? firstChoice(place, loadNative().libc.pwritev2) : "NEVER";
   }
 
   refreshSize(): number {

@@ -214,11 +214,18 @@ export interface BlockFileOptions {
   /** Woken when a started operation finishes. */
   readonly poller: Poller;
   readonly backend?: BackendChoice;
+  /**
+   * Of the same file, open in this process, with the lock where there is one: opened is what it
+   * stands for, and the path only names it. For further lanes of a host. Linux alone.
+   */
+  readonly descriptor?: number;
 }
 
 /** An open file or block special file that frees itself. */
 export interface OsBlockFile extends BlockFile, Disposable {
   readonly backend: Backend;
+  /** For `BlockFileOptions.descriptor`, as long as this file is open. */
+  readonly descriptor: number;
 }
 
 export interface MemorySourceOptions {

@@ -24,9 +24,12 @@ export type {
   StreamOptions,
 } from "./door.js";
 export { type NamedSource, READ_LIMITS, type ReadLimits, readNamedSource } from "./folder.js";
+export { BellRinger, freeLaneBox, type LaneBox, makeLaneBox } from "./lane-box.js";
+export { LaneLink, type LaneLinkOptions } from "./lane-link.js";
 export { bindLaneSockets, openLink } from "./link.js";
 export { openMemorySource } from "./memory-source.js";
 export { foreignCallsUnavailable } from "./native.js";
+export { makeMemoryFile } from "./open-file.js";
 export { readPciIds } from "./pci-ids-file.js";
 export { type PciSysfs, type PciSysfsOptions, readPciSysfs } from "./pci-sysfs.js";
 export { openPoller } from "./poller.js";

@@ -17,7 +17,7 @@ import { dirname } from "node:path";
 import { FarpageError } from "../base/index.js";
 import { lockHolder, processName } from "./diagnosis.js";
 import type { BlockFileOptions } from "./door.js";
-import { nodeFailure } from "./failure.js";
+import { failure, nodeFailure } from "./failure.js";
 import { mapBlock, unmapBlock } from "./memory-source.js";
 import { loadNative } from "./native.js";
 
@@ -30,6 +30,9 @@ const BLKROGET = 0x125e;
 const BLKSSZGET = 0x1268;
 const BLKPBSZGET = 0x127b;
 const BLKGETSIZE64 = 0x80081272;
+
+const MFD_CLOEXEC = 1;
+const MEMORY_NAME_MAX = 60;
 
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
@@ -62,7 +65,7 @@ export function openDiskFile(path: string, options: BlockFileOptions, isNative: 
     if (!stats.isFile() && !isBlock) {
       throw new FarpageError("EINVAL", `"${path}" is neither a file nor a block device`);
     }
-    if (isNative) lock(path, descriptor, readOnly);
+    if (isNative && options.descriptor === undefined) lock(path, descriptor, readOnly);
     const sizeBytes = sizeOf(descriptor, stats, isNative);
     checkSize(path, sizeBytes);
     const shape = isBlock ? deviceShape(path, descriptor, stats, isNative, readOnly) : FILE_SHAPE;
@@ -81,6 +84,29 @@ export function openDiskFile(path: string, options: BlockFileOptions, isNative: 
 }
 
 /**
+ * Makes a file that is nowhere but in memory, all zeroes, for `BlockFileOptions.descriptor`.
+ * @param name for people who look at the process's descriptors.
+ * @returns its descriptor, to be closed by `closeSync`.
+ * @throws FarpageError EINVAL for a size that can't be; EOPNOTSUPP where the C library is too old.
+ */
+export function makeMemoryFile(name: string, sizeBytes: number): number {
+  checkSize(name, sizeBytes);
+  const { libc, errno } = loadNative();
+  if (libc.memfd_create === null) {
+    throw new FarpageError("EOPNOTSUPP", "the C library knows no files in memory (memfd_create)");
+  }
+  const descriptor = libc.memfd_create(name.slice(0, MEMORY_NAME_MAX), MFD_CLOEXEC);
+  if (descriptor < 0) throw failure(`make a file in memory for "${name}"`, errno());
+  try {
+    ftruncateSync(descriptor, sizeBytes);
+  } catch (error) {
+    closeSync(descriptor);
+    throw nodeFailure(`make a file of ${sizeBytes} bytes in memory`, error);
+  }
+  return descriptor;
+}
+
+/**
  * A file takes any offset, but less than a page of the cache means reading the rest of the page.
  */
 const FILE_SHAPE = { logicalBlockBytes: SECTOR_BYTES, physicalBlockBytes: PAGE_BYTES };
@@ -90,6 +116,11 @@ function openOrCreate(path: string, options: BlockFileOptions, readOnly: boolean
   let flags = (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK;
   const what = `open "${path}"`;
   try {
+    if (options.descriptor !== undefined) {
+      // Another description of the same file, with errors of writeback of its own to report; the
+      // first one has the lock.
+      return openSync(`/proc/self/fd/${options.descriptor}`, flags);
+    }
     const isBlock = statSync(path, { throwIfNoEntry: false })?.isBlockDevice() === true;
     // On a block device O_EXCL without O_CREAT refuses one that is mounted or otherwise in use.
     if (isBlock && !readOnly) flags |= constants.O_EXCL;

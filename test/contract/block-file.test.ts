@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HeapMemorySource, SeededRandom } from "../../src/base/index.js";
 import {
   type Backend,
   foreignCallsUnavailable,
+  makeMemoryFile,
   openBlockFile,
   openMemorySource,
   openPoller,
@@ -42,6 +43,25 @@ async function diskBench(backend: Backend, parent: string): Promise<BlockFileBen
   };
 }
 
+/** A file in memory, as the lanes of a host share one. */
+async function memoryBench(): Promise<BlockFileBench> {
+  const descriptor = makeMemoryFile("bench", CONTRACT_FILE_BYTES);
+  const poller = openPoller("native");
+  const source = openMemorySource({ backend: "native" });
+  const file = await openBlockFile("bench", { poller, backend: "native", descriptor });
+  return {
+    file,
+    memory: source.allocate(MEMORY_BYTES),
+    settle: () => poller.wait(20_000_000),
+    close: () => {
+      file.close();
+      closeSync(descriptor);
+      poller.close();
+      source.close();
+    },
+  };
+}
+
 async function simBench(blockRate: number): Promise<BlockFileBench> {
   const clock = new SimClock();
   const random = new SeededRandom(1);
@@ -57,6 +77,7 @@ async function simBench(blockRate: number): Promise<BlockFileBench> {
 
 if (foreignCallsUnavailable() === null) {
   blockFileContract("native", () => diskBench("native", tmpdir()));
+  blockFileContract("native, in memory", () => memoryBench());
   if (existsSync("/dev/shm")) {
     blockFileContract("native, tmpfs", () => diskBench("native", "/dev/shm"));
   }
