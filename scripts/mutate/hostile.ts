@@ -276,8 +276,8 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
     [
       [
         "an exclusive open is alone",
-        "if ((state & EXCLUSIVE) !== 0 || (exclusive && openCountOf(state) > 0)) return ERRNO.EBUSY;",
-        "",
+        "if ((state & EXCLUSIVE) !== 0 || (exclusive && openCountOf(state) > 0))",
+        "if (state < 0)",
         RIGHTS,
         "a volume that is somebody's alone",
       ],

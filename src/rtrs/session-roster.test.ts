@@ -84,7 +84,7 @@ describe("a server among several", () => {
     expect(zero.names()).toEqual(["blue"]);
   });
 
-  it("its session's name is wanted on another lane → a client that is dead is found so at once", () => {
+  it("its name is wanted on another lane → a client that is dead is found so at once", () => {
     const [zero, one, woken] = rostersOf(4);
     const pair = new Pair({}, { roster: zero, heartbeatIntervalNs: 1000 * SECOND });
     pair.connect();
