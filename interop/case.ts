@@ -25,6 +25,11 @@ export interface InteropCase {
   /** Gets a guest that was booted for it, which is ended after it. */
   readonly fresh?: boolean;
   /**
+   * Loses no packet, and can't end once the kernel has run a registration twice (`evidence.ts`):
+   * then it is ended, and tried again in a fresh guest, twice at most.
+   */
+  readonly mayHang?: boolean;
+  /**
    * Does it, and throws an error with the evidence when it fails.
    * @returns a word for the matrix, such as a figure, or nothing.
    * @throws {@link PeerFault} when the kernel, by evidence, is to blame.
@@ -56,6 +61,9 @@ export interface CaseContext {
 
 /** The peer is to blame, and this is the evidence. */
 export class PeerFault extends Error {}
+
+/** Such a fault as another attempt may not meet. */
+export class PassingFault extends PeerFault {}
 
 /** The case can't be run here, for a reason that is no fault. */
 export class Unfit extends Error {}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What a capture proves about a peer.
+// What a capture, or a guest's kernel itself, proves about a peer.
 
+import type { Guest } from "./guest.js";
 import { run } from "./processes.js";
 
 /** BTH opcodes of SENDs and RDMA WRITEs on reliable connections: 0 to this. */
@@ -57,4 +58,45 @@ export async function contradictionIn(pcap: string, peer: string): Promise<strin
     }
   }
   return null;
+}
+
+/**
+ * The kernel says so when its software RoCE goes back in a send queue (its timer, or a NAK) and
+ * runs a registration again that has been done: nothing more is sent on that queue pair, for good.
+ */
+const REGISTERED_TWICE = /^.*rxe_reg_fast_mr: .* not free.*$/m;
+
+/** What may make software RoCE send again, as far as the kernel counts it: of both devices. */
+export interface Repetitions {
+  /** Times that it went back in a send queue, for any reason. */
+  readonly all: number;
+  /** NAKs that said that a packet is missing. */
+  readonly naks: number;
+}
+
+export async function repetitionsOf(guest: Guest): Promise<Repetitions> {
+  const files = (name: string) => `/sys/class/infiniband/rxe?/ports/1/hw_counters/${name}`;
+  const sum = (name: string) => `cat ${files(name)} | awk '{ n += $1 } END { print n }'`;
+  const text = await guest.run(`${sum("completer_retry_err")}; ${sum("rcvd_seq_err")}`, 60_000);
+  const [all = Number.NaN, naks = Number.NaN] = text.trim().split(/\s+/).map(Number);
+  return { all, naks };
+}
+
+/** @returns the line in which a kernel's log says that it ran a registration twice; or null. */
+export function registeredTwiceIn(log: string): string | null {
+  return REGISTERED_TWICE.exec(log)?.[0].trim() ?? null;
+}
+
+/**
+ * Whether that was the kernel's own doing: nobody has told it that a packet was missing.
+ * @param before counters at the beginning of the case.
+ * @returns why it was, in words; null when it was not.
+ */
+export function ownDoing(line: string, before: Repetitions, after: Repetitions): string | null {
+  if (after.naks !== before.naks) return null;
+  const times = after.all - before.all;
+  return (
+    `the kernel sent again though no packet was missing (${times} times, 0 NAKs), ` +
+    `and ran a registration twice: ${line}`
+  );
 }

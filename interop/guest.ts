@@ -230,11 +230,16 @@ export class Guest {
 
   /** The end of what its kernel has said. */
   console(lines = 30): string {
+    return tail(this.log() || "(no console)", lines);
+  }
+
+  /** All that its kernel has said, from character `from` on. */
+  log(from = 0): string {
     try {
       const text = readFileSync(join(this.folder, "console"), "utf8");
-      return tail(text.replaceAll("\r", ""), lines);
+      return text.replaceAll("\r", "").slice(from);
     } catch {
-      return "(no console)";
+      return "";
     }
   }
 

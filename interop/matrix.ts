@@ -57,9 +57,10 @@ export function tableOf(results: readonly Result[]): string {
   for (const id of new Set(results.map((result) => result.id))) {
     const mine = results.filter((result) => result.id === id);
     const cell = (ip: IpVersion) => {
-      const result = mine.find((one) => one.ip === ip);
-      if (result === undefined) return "";
-      return `${WORDS[result.verdict]}, ${result.seconds.toFixed(1)} s`;
+      const results = mine.filter((one) => one.ip === ip);
+      return results
+        .map(({ verdict, seconds }) => `${WORDS[verdict]}, ${seconds.toFixed(1)} s`)
+        .join("; ");
     };
     const notes = new Set(mine.map((one) => firstLine(one.text)).filter((text) => text !== ""));
     const what = [mine[0]?.title ?? "", ...notes].join("; ").replaceAll("|", "\\|");

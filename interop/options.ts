@@ -11,6 +11,7 @@ export const USAGE = `usage: npm run interop -- [options]
 
   --smoke         the small set that .ci/run runs
   --only WORDS    cases whose id holds one of these words (separated by commas or blanks)
+  --repeat N      each case N times, one after the other: for faults that come now and then
   --list          name the cases, run nothing
   --keep          leave the guest of the last case running, and say how to reach it
   --capture       write the packets of each case into the run's folder
@@ -24,6 +25,7 @@ export const USAGE = `usage: npm run interop -- [options]
 export interface Options {
   readonly smoke: boolean;
   readonly only: readonly string[];
+  readonly repeat: number;
   readonly list: boolean;
   readonly keep: boolean;
   readonly capture: boolean;
@@ -43,24 +45,27 @@ export function parseOptions(args: readonly string[]): Options {
     options: {
       ...{ smoke: flag, list: flag, keep: flag, capture: flag, docs: flag, kvm: flag },
       only: { type: "string", multiple: true, default: [] },
+      repeat: { type: "string", default: "1" },
       json: { type: "string" },
       earlier: { type: "string" },
       cache: { type: "string" },
     },
   });
   const only = [...values.only, ...positionals].flatMap((words) => words.split(/[\s,]+/));
-  const isPartial = values.smoke || only.length > 0;
+  const repeat = Number(values.repeat);
+  if (!Number.isInteger(repeat) || repeat < 1) throw new TypeError("--repeat takes a count");
+  const isPartial = values.smoke || only.length > 0 || repeat > 1;
   if (values.docs && isPartial && values.earlier === undefined) {
-    throw new TypeError("--docs is for a full run: --smoke and --only need --earlier with it");
+    throw new TypeError("--docs is for a full run: a partial one needs --earlier with it");
   }
   const caches = process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
   const { smoke, list, keep, capture, docs, kvm } = values;
   const [json, earlier] = [values.json ?? null, values.earlier ?? null];
   const cache = resolve(values.cache ?? join(caches, "farpage-interop"));
-  return { smoke, list, keep, capture, docs, kvm, only, json, earlier, cache };
+  return { smoke, list, keep, capture, docs, kvm, only, repeat, json, earlier, cache };
 }
 
-/** The cases that the options choose, in their order, each once per IP version. */
+/** The cases that the options choose, in their order: per IP version as often as `repeat` says. */
 export function choose(cases: readonly InteropCase[], options: Options): Job[] {
   const isMeant = (id: string) =>
     options.only.length === 0 || options.only.some((word) => id.includes(word));
@@ -68,6 +73,6 @@ export function choose(cases: readonly InteropCase[], options: Options): Job[] {
     .filter((subject) => isMeant(subject.id))
     .flatMap((subject) => {
       const ips = options.smoke ? (subject.smoke ?? []) : subject.ips;
-      return ips.map((ip) => ({ subject, ip }));
+      return ips.flatMap((ip) => Array.from({ length: options.repeat }, () => ({ subject, ip })));
     });
 }

@@ -3,9 +3,10 @@
 
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type CaseContext, type InteropCase, PeerFault, Unfit } from "./case.js";
+import { type CaseContext, type InteropCase, PassingFault, PeerFault, Unfit } from "./case.js";
 import { Farpage } from "./farpage.js";
 import { Guest } from "./guest.js";
+import { HangWatch } from "./hang-watch.js";
 import type { Kernel } from "./kernel.js";
 import type { Result, Verdict } from "./matrix.js";
 import { addressOf, type IpVersion, type Network } from "./network.js";
@@ -14,6 +15,10 @@ import { Process, run } from "./processes.js";
 
 const CASE_SECONDS = 300;
 const GUEST_MEMORY_MIB = 1024;
+/** Of a case that meets a fault of the kernel which comes now and then. */
+const ATTEMPTS_MAX = 3;
+
+type Outcome<V = Verdict> = [verdict: V, text: string];
 
 /** One case in one IP version. */
 export interface Job {
@@ -34,6 +39,8 @@ export interface RunnerOptions {
   readonly keep: boolean;
   /** Use the machine's own virtualisation. */
   readonly kvm: boolean;
+  /** How a guest is booted; other than `Guest.boot` in tests. */
+  readonly boot?: typeof Guest.boot;
 }
 
 export class Runner {
@@ -71,16 +78,34 @@ export class Runner {
     return this.guest;
   }
 
-  private async judge(job: Job): Promise<[verdict: Verdict, text: string]> {
+  private async judge(job: Job): Promise<Outcome> {
     const { subject } = job;
     const needs: Need[] = this.options.capture ? [...subject.needs, "tcpdump"] : [...subject.needs];
     for (const need of needs) {
       const reason = this.options.lacking.get(need);
       if (reason !== undefined) return ["skipped", reason];
     }
+    for (const faults: string[] = []; ; ) {
+      const [verdict, text] = await this.tryOnce(job, subject.fresh === true || faults.length > 0);
+      if (verdict === "passing") {
+        faults.push(text);
+        if (faults.length < ATTEMPTS_MAX) continue;
+        // Once is bad luck; a kernel that does it each time is provoked by something.
+        return ["failed", `${ATTEMPTS_MAX} times in a row: ${text}`];
+      }
+      if (verdict !== "passed" || faults.length === 0) return [verdict, text];
+      const first = faults[0]?.split("\n", 1)[0] ?? "";
+      const note = `attempt ${faults.length + 1}; before it ${first}`;
+      return [verdict, text === "" ? note : `${text}; ${note}`];
+    }
+  }
+
+  /** @returns `passing` with the evidence for what another attempt may not meet. */
+  private async tryOnce(job: Job, fresh: boolean): Promise<Outcome<Verdict | "passing">> {
+    const { subject } = job;
     let guest: Guest;
     try {
-      guest = await this.provideGuest(subject.fresh === true);
+      guest = await this.provideGuest(fresh);
     } catch (error) {
       return ["failed", messageOf(error)];
     }
@@ -98,6 +123,7 @@ export class Runner {
       const text = `${messageOf(error)}\n${console}`;
       // What it left behind in the kernel is unknown: the next case gets another guest.
       if (!this.options.keep) await this.dropGuest();
+      if (error instanceof PassingFault) return ["passing", text];
       return [error instanceof PeerFault ? "peer" : "failed", text];
     }
   }
@@ -110,15 +136,21 @@ export class Runner {
     undo.push(async () => rmSync(folder, { recursive: true, force: true }));
     const context = this.contextOf(job, guest, folder, undo);
     const limitSeconds = job.subject.timeoutSeconds ?? CASE_SECONDS;
+    let watch: HangWatch | null = null;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       const say = () => reject(new Error(`no end in ${limitSeconds} s`));
       timer = setTimeout(say, limitSeconds * 1000);
     });
     try {
-      return await Promise.race([job.subject.run(context), late]);
+      if (job.subject.mayHang === true) watch = await HangWatch.begin(guest);
+      const ends = [job.subject.run(context), late, ...(watch === null ? [] : [watch.hung])];
+      return await Promise.race(ends);
+    } catch (error) {
+      throw watch === null ? error : await watch.explain(error);
     } finally {
       clearTimeout(timer);
+      watch?.stop();
       guest.killCommands();
       for (const step of undo.reverse()) {
         await step().catch(() => {
@@ -168,7 +200,8 @@ export class Runner {
     if (this.guest === null) {
       const { network, kernel, folder, keep, kvm } = this.options;
       const home = join(folder, `guest-${this.guestCount++}`);
-      this.guest = await Guest.boot(network, kernel, home, {
+      const boot = this.options.boot ?? Guest.boot;
+      this.guest = await boot(network, kernel, home, {
         host: 2,
         memoryMiB: GUEST_MEMORY_MIB,
         accelerator: kvm ? "kvm" : "tcg",

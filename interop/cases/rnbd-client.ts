@@ -38,6 +38,7 @@ export const RNBD_CLIENT_CASES: readonly InteropCase[] = [
     ips: [4, 6],
     smoke: [4],
     needs: ["rnbd-modules", "mkfs.ext4"],
+    mayHang: true,
     run: ext4,
   },
 ];

@@ -224,6 +224,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4, 6],
     needs: ["rnbd-modules", "mkfs.ext4", "fio"],
+    mayHang: true,
     run: load(EXT4),
   },
   {
@@ -232,6 +233,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4, 6],
     needs: ["rnbd-modules", "mkfs.ext4", "fio"],
+    mayHang: true,
     run: load(EXT4, "--always-invalidate", "false"),
   },
   {
@@ -240,6 +242,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4],
     needs: ["rnbd-modules", "mkfs.xfs", "fio"],
+    mayHang: true,
     run: load(XFS),
   },
   {
@@ -249,6 +252,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     ips: [4, 6],
     needs: ["rnbd-modules", "mkfs.ext4"],
     timeoutSeconds: 600,
+    mayHang: true,
     run: tree,
   },
   {
@@ -257,6 +261,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4, 6],
     needs: ["rnbd-modules", "fio"],
+    mayHang: true,
     run: devices,
   },
   {
@@ -265,6 +270,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4],
     needs: ["rnbd-modules"],
+    mayHang: true,
     run: modes,
   },
   {
@@ -273,6 +279,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4],
     needs: ["rnbd-modules", "mkfs.ext4"],
+    mayHang: true,
     run: resize,
   },
   {
@@ -281,6 +288,7 @@ export const RNBD_VOLUME_CASES: readonly InteropCase[] = [
     direction: DIRECTION,
     ips: [4],
     needs: ["rnbd-modules", "mkfs.ext4"],
+    mayHang: true,
     run: discard,
   },
 ];

@@ -202,6 +202,21 @@ describe("the passive side", () => {
     });
   });
 
+  it("another time to acknowledge → told in the REP, also in a repeated one; ours stays", () => {
+    const script = new Script();
+    const id = script.requested();
+    id.bindQp(script.host.createQp());
+    expect(() => id.accept({ targetAckDelay: 32 })).toThrow(/targetAckDelay/);
+    id.accept({ targetAckDelay: 21 });
+    script.pump();
+    expect(script.last("REP").targetAckDelay).toBe(21);
+    expect(id.qp?.queryQp().timeout).toBe(15);
+    script.takeSent();
+    script.wait(250 * MS);
+    script.expect({ sent: ["REP"] });
+    expect(script.last("REP").targetAckDelay).toBe(21);
+  });
+
   it.each([
     [0, 15],
     [3, 10],

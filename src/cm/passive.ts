@@ -50,6 +50,12 @@ export interface AcceptOptions {
    * than the connection manager's (Linux asks for 2.15 s) and no shorter than 4 ms.
    */
   readonly ackTimeout?: number;
+  /**
+   * Coded time in which this side acknowledges, 0 .. 31: the REP tells it, and the peer reckons the
+   * ACK timeout of *its* side with it (`ackTimeoutOf`; Linux's is never below 2.15 s). Default: the
+   * device's.
+   */
+  readonly targetAckDelay?: number;
 }
 
 /** Coded: 4.2 ms. A peer that asks for less (Linux reads 0 as 8 us) would get a storm. */
@@ -254,10 +260,11 @@ export function acceptReq(engine: CmEngine, id: CmId, options: AcceptOptions): v
   const { qp } = id;
   if (qp === null)
     throw new FarpageError("EINVAL", "bind a queue pair to the id before it accepts");
-  const { maxQpRdAtom, maxQpInitRdAtom } = engine.context.queryDevice();
+  const { maxQpRdAtom, maxQpInitRdAtom, localCaAckDelay } = engine.context.queryDevice();
   const { agreement } = connection;
   const privateData = checkPrivateData(options.privateData, CM_REP_PRIVATE_BYTES);
   const rnrRetryCount = within("rnrRetryCount", options.rnrRetryCount ?? 7, 0, 7);
+  const targetAckDelay = within("targetAckDelay", options.targetAckDelay ?? localCaAckDelay, 0, 31);
   const served = Math.min(agreement.responderResources, RD_ATOMIC_DEFAULT, maxQpRdAtom);
   const asked = Math.min(agreement.initiatorDepth, RD_ATOMIC_DEFAULT, maxQpInitRdAtom);
   const resources = options.responderResources ?? served;
@@ -285,6 +292,7 @@ export function acceptReq(engine: CmEngine, id: CmId, options: AcceptOptions): v
   engine.awaitingData.add(connection);
   const rep = repOf(engine, connection, {
     rnrRetryCount,
+    targetAckDelay,
     flowControl: options.flowControl ?? false,
     srq: qp.srq !== null,
     privateData,
@@ -295,7 +303,7 @@ export function acceptReq(engine: CmEngine, id: CmId, options: AcceptOptions): v
 function repOf(
   engine: CmEngine,
   connection: Connection,
-  choices: Pick<CmRep, "rnrRetryCount" | "flowControl" | "srq" | "privateData">,
+  choices: Pick<CmRep, "rnrRetryCount" | "targetAckDelay" | "flowControl" | "srq" | "privateData">,
 ): CmRep {
   const { agreement, localCommId, remoteCommId } = connection;
   return {
@@ -309,7 +317,6 @@ function repOf(
     startingPsn: agreement.receivePsn,
     responderResources: agreement.responderResources,
     initiatorDepth: agreement.initiatorDepth,
-    targetAckDelay: engine.context.queryDevice().localCaAckDelay,
     failoverAccepted: 0,
     caGuidHigh: engine.tuning.caGuid.high,
     caGuidLow: engine.tuning.caGuid.low,

@@ -4,6 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { ERRNO } from "../base/index.js";
 import { ClientNotes, MS, Pair, SECOND, TestHost } from "./pair.fixture.js";
+import { RawClient } from "./raw.fixture.js";
 
 /** The one value of all bytes, or -1. */
 function fillOf(bytes: Uint8Array): number {
@@ -132,6 +133,16 @@ describe("session", () => {
     expect(pair.client.queueDepth).toBe(7);
     expect(pair.server.sessions().map((session) => session.name)).toEqual(["blue"]);
     expect(pair.server.memoryBytesMax).toBe(16 * 4 * 8 * 16_384);
+  });
+
+  it("a client that goes by the REP → waits for an ACK as long as the server may take", () => {
+    const pair = new Pair();
+    const host = new TestHost("192.0.2.9", 9);
+    const raw = new RawClient(host, pair.serverHost);
+    pair.pipe.hosts.push(host);
+    const { events, qp } = raw.ask();
+    pair.pipe.until(() => events.length > 0, "connected");
+    expect(qp.queryQp().timeout).toBe(19); // 2.15 s at most, on our own side
   });
 
   it("all requests taken → null, told when one is free; the reserved one is kept", () => {

@@ -74,6 +74,14 @@ export interface ServerPathContext {
  */
 const SPARE = 64;
 /**
+ * What clients are told of the time that we take to acknowledge: 4.096 us x 2^21 = 8.6 s, for Linux
+ * an ACK timeout as long. A server acknowledges between its disk's work and other processes'. The
+ * timer of Linux's software RoCE (6.1) runs out every so often while nothing is late, repeats what
+ * happens to be under way, and when that is behind a REG_MR, loses the connection for good (facts
+ * page 16): so it must run out seldom. The price is one lost last packet's on a hardware NIC.
+ */
+const TARGET_ACK_DELAY_CODE = 21;
+/**
  * After the client's first DREQ the others get this long to arrive before ours go out: a Linux
  * client whose DREQ crosses ours waits for half a minute (facts page, section 10.3).
  */
@@ -179,6 +187,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       responderResources: 0,
       initiatorDepth: 0,
       rnrRetryCount: 7,
+      targetAckDelay: TARGET_ACK_DELAY_CODE,
     });
   }
 
