@@ -12,6 +12,7 @@ import {
   headline,
   Inventory,
   isKnown,
+  type Judge,
   KERNEL_RELEASES,
   linkText,
   makeMatrix,
@@ -22,7 +23,9 @@ import {
   P2P_SCHEMA,
   type P2pOptions,
   type P2pPath,
+  PAIRS_MAX,
   p2pPath,
+  p2pVerdicts,
   pairJson,
   pathJson,
   pathText,
@@ -67,8 +70,14 @@ class Session {
     return new Session(machine, options);
   }
 
-  readonly judge = (client: Address, provider: Address): P2pPath =>
-    p2pPath(this.machine.topology, client, provider, this.#options);
+  path(client: Address, provider: Address): P2pPath {
+    return p2pPath(this.machine.topology, client, provider, this.#options);
+  }
+
+  /** For many pairs: what `path` says, without its reasons. */
+  verdicts(): Judge {
+    return p2pVerdicts(this.machine.topology, this.#options);
+  }
 
   /** Fields of every JSON object. */
   get head(): Readonly<Record<string, unknown>> {
@@ -169,7 +178,7 @@ export async function runP2pPath(
   const { inventory } = session;
   const client = selectOne(inventory, devices.client);
   const provider = selectOne(inventory, devices.provider);
-  const path = session.judge(client, provider);
+  const path = session.path(client, provider);
   const lines = isWhole ? explainText(inventory, path) : pathText(inventory, path);
   const fields = { ...session.head, path: pathJson(path), ...(isWhole ? { text: lines } : {}) };
   reporter.event("path", fields, lines.join("\n"));
@@ -191,7 +200,14 @@ export async function runP2pMatrix(
       "no GPU, NIC or NVMe drive among the functions: name what to compare (p2p list all)",
     );
   }
-  const matrix = makeMatrix(rows, columns, session.kernel, session.judge);
+  if (rows.length * columns.length > PAIRS_MAX) {
+    throw new FarpageError(
+      "E2BIG",
+      `${rows.length} x ${columns.length} pairs are more than ${PAIRS_MAX}: name fewer rows, ` +
+        "or columns with --to",
+    );
+  }
+  const matrix = makeMatrix(rows, columns, session.kernel, session.verdicts());
   const shown = [...new Set([...rows, ...columns])].map((address) => inventory.get(address));
   const fields = { ...session.head, devices: shown.map(deviceJson), ...matrixJson(matrix) };
   reporter.event("matrix", fields, matrixText(inventory, matrix).join("\n"));
@@ -218,9 +234,10 @@ export async function runP2pCheck(
   try {
     const session = await Session.open(checkOptions(P2P_OPTIONS, raw), reporter);
     const { inventory } = session;
+    const judge = session.verdicts();
     const paths = pairs
       .flatMap((pair) => selectPairs(inventory, pair))
-      .map(({ client, provider }) => session.judge(client, provider));
+      .map(({ client, provider }) => judge(client, provider));
     const status = checkStatus(paths.map(answerOf));
     const lines = paths.map((path) => headline(inventory, path));
     const fields = { ...session.head, kernel: session.kernel, status, pairs: paths.map(pairJson) };
@@ -267,7 +284,7 @@ function judgePair(session: Session, text: string): P2pPath {
   if (first === undefined || pairs.length > 1) {
     throw new FarpageError("EINVAL", `--path: "${text}" means ${pairs.length} pairs, not one`);
   }
-  return session.judge(first.client, first.provider);
+  return session.path(first.client, first.provider);
 }
 
 async function writeNamed(file: string, content: string): Promise<void> {

@@ -24,6 +24,10 @@ export function triOr(a: Tri, b: Tri): Tri {
   return a === UNKNOWN || b === UNKNOWN ? UNKNOWN : false;
 }
 
+export function triNot(fact: Tri): Tri {
+  return fact === UNKNOWN ? UNKNOWN : !fact;
+}
+
 export function isKnown<T>(fact: Fact<T>): fact is T {
   return fact !== UNKNOWN;
 }

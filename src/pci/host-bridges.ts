@@ -33,21 +33,24 @@ function entry(
   return { vendor, device, name, isSameBusOnly, since, until };
 }
 
-/** In the order of the kernel's list; releases below 6.1 are exact to one release. */
+/**
+ * In the order of the kernel's list. Releases are those of Linus' tree, by the pull requests of
+ * the PCI tree; a stable or distribution kernel may have an entry earlier.
+ */
 export const LISTED_HOST_BRIDGES: readonly ListedHostBridge[] = [
   entry(AMD, 0x1450, "AMD Zen root complex", "5.2", false, "5.9"),
-  entry(AMD, 0x15d0, "AMD Raven root complex", "5.5", false, "5.9"),
-  entry(AMD, 0x1630, "AMD Renoir root complex", "5.7", false, "5.9"),
+  entry(AMD, 0x15d0, "AMD Raven root complex", "5.8", false, "5.9"),
+  entry(AMD, 0x1630, "AMD Renoir root complex", "5.8", false, "5.9"),
   entry(INTEL, 0x3c00, "Intel Sandy Bridge-E/Ivy Bridge-E DMI", "5.4", true),
   entry(INTEL, 0x3c01, "Intel Sandy Bridge-E/Ivy Bridge-E port 0", "5.4", true),
   entry(INTEL, 0x2f00, "Intel Haswell-E DMI", "5.4", true),
   entry(INTEL, 0x2f01, "Intel Haswell-E port 0", "5.4", true),
-  entry(INTEL, 0x2030, "Intel Skylake-E root port A", "5.4"),
-  entry(INTEL, 0x2031, "Intel Skylake-E root port B", "5.15"),
-  entry(INTEL, 0x2032, "Intel Skylake-E root port C", "5.15"),
-  entry(INTEL, 0x2033, "Intel Skylake-E root port D", "5.15"),
-  entry(INTEL, 0x2020, "Intel Skylake-E DMI", "5.4"),
-  entry(INTEL, 0x09a2, "Intel Ice Lake-SP and later", "5.15"),
+  entry(INTEL, 0x2030, "Intel Skylake-E root port A", "5.6"),
+  entry(INTEL, 0x2031, "Intel Skylake-E root port B", "5.7"),
+  entry(INTEL, 0x2032, "Intel Skylake-E root port C", "5.7"),
+  entry(INTEL, 0x2033, "Intel Skylake-E root port D", "5.7"),
+  entry(INTEL, 0x2020, "Intel Skylake-E DMI", "5.6"),
+  entry(INTEL, 0x09a2, "Intel Ice Lake-SP and later", "5.18"),
   entry(0x1ae0, null, "Google SoC", "7.1"),
   entry(INTEL, 0x0b25, "Intel DSA", "7.2"),
   entry(INTEL, 0x0cfe, "Intel IAA", "7.2"),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // May traffic cross the host bridge? The kernel says yes for some CPUs, and for root buses whose
-// first function is on its list.
+// first function is on its list (Linux drivers/pci/p2pdma.c, host_bridge_whitelist).
 
 import { devfnOf } from "./address.js";
-import { type Fact, type Tri, triAnd, triOr, UNKNOWN } from "./fact.js";
+import { type Fact, type Tri, triAnd, triNot, triOr, UNKNOWN } from "./fact.js";
 import {
   intelDeviceOfName,
   isUnlistedIntelName,
@@ -11,7 +11,7 @@ import {
   type ListedHostBridge,
 } from "./host-bridges.js";
 import type { RuleSet } from "./rules.js";
-import type { PciFunction, RootBus, Topology } from "./topology.js";
+import type { PciFunction, RootBus, RootBusName, Topology } from "./topology.js";
 import { vendorOfText } from "./vendor-names.js";
 import type { HostBridgeVerdict, NameResolver, RootVerdict } from "./verdict.js";
 
@@ -27,32 +27,57 @@ interface Identity {
   readonly isUnlisted: boolean;
 }
 
-export function judgeHostBridge(
-  topology: Topology,
-  provider: PciFunction,
-  client: PciFunction,
-  rules: RuleSet,
-  names: NameResolver | undefined,
-): HostBridgeVerdict {
-  const isSame: Tri =
-    provider.rootBus === UNKNOWN || client.rootBus === UNKNOWN
-      ? isOtherDomain(provider, client)
-      : provider.rootBus === client.rootBus;
-  const roots: RootVerdict[] = [];
-  for (const { rootBus } of isSame === true ? [provider] : [provider, client]) {
-    const root = rootBus === UNKNOWN ? undefined : topology.rootBuses.get(rootBus);
-    if (root !== undefined) roots.push(judgeRoot(topology, root, rules, names));
+/** The rule for all pairs of one topology under one release; each root bus is judged once. */
+export class HostRule {
+  readonly #topology: Topology;
+  readonly #rules: RuleSet;
+  readonly #names: NameResolver | undefined;
+  readonly #roots = new Map<RootBusName, RootVerdict>();
+  readonly #cpuRule: Tri;
+  readonly #cpuReason: string;
+
+  constructor(topology: Topology, rules: RuleSet, names: NameResolver | undefined) {
+    this.#topology = topology;
+    this.#rules = rules;
+    this.#names = names;
+    this.#cpuRule = rules.hasCpuRule ? topology.cpu.isAmdZen : false;
+    this.#cpuReason = cpuReason(topology, rules);
   }
-  const listRule = rules.hasHostRoute ? judgeList(roots, isSame) : false;
-  const cpuRule = rules.hasCpuRule ? topology.cpu.isAmdZen : false;
-  return {
-    isSameRootBus: isSame,
-    cpuRule,
-    cpuReason: cpuReason(topology, rules),
-    roots,
-    listRule,
-    isAllowed: triOr(cpuRule, listRule),
-  };
+
+  judge(provider: PciFunction, client: PciFunction): HostBridgeVerdict {
+    const isSame: Tri =
+      provider.rootBus === UNKNOWN || client.rootBus === UNKNOWN
+        ? isOtherDomain(provider, client)
+        : provider.rootBus === client.rootBus;
+    const roots: RootVerdict[] = [];
+    for (const { rootBus } of isSame === true ? [provider] : [provider, client]) {
+      const root = rootBus === UNKNOWN ? null : this.#root(rootBus);
+      if (root !== null) roots.push(root);
+    }
+    const rules = this.#rules;
+    const listRule = rules.hasHostRoute ? judgeList(roots, isSame) : false;
+    const isStopped = rules.isStoppedByIommu ? this.#topology.iommu.isEnabled : false;
+    return {
+      isSameRootBus: isSame,
+      cpuRule: this.#cpuRule,
+      cpuReason: this.#cpuReason,
+      roots,
+      listRule,
+      isStoppedByIommu: isStopped,
+      refusesRedirected: !rules.takesRedirected,
+      isAllowed: triAnd(triOr(this.#cpuRule, listRule), triNot(isStopped)),
+    };
+  }
+
+  #root(name: RootBusName): RootVerdict | null {
+    const known = this.#roots.get(name);
+    if (known !== undefined) return known;
+    const bus = this.#topology.rootBuses.get(name);
+    if (bus === undefined) return null;
+    const root = judgeRoot(this.#topology, bus, this.#rules, this.#names);
+    this.#roots.set(name, root);
+    return root;
+  }
 }
 
 /** Functions of two domains are never on one root bus. */
@@ -70,14 +95,10 @@ function judgeList(roots: readonly RootVerdict[], isSame: Tri): Tri {
   for (const root of roots) {
     const isListed = triAnd(root.isEligible, root.isListed);
     all = triAnd(all, isListed);
-    if (isSame === false) all = triAnd(all, not(root.isSameBusOnly));
+    if (isSame === false) all = triAnd(all, triNot(root.isSameBusOnly));
     else if (root.isSameBusOnly !== false) all = triAnd(all, UNKNOWN);
   }
   return all;
-}
-
-function not(fact: Tri): Tri {
-  return fact === UNKNOWN ? UNKNOWN : !fact;
 }
 
 function judgeRoot(

@@ -13,7 +13,7 @@ export {
 } from "./fact.js";
 export { type PciId, PciIds } from "./ids.js";
 export { bytesPerSecond } from "./links.js";
-export { p2pPath, p2pVerdict } from "./path.js";
+export { p2pPath, p2pVerdicts } from "./path.js";
 export { readTopology } from "./read.js";
 export {
   NOTICES_MAX,

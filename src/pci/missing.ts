@@ -2,9 +2,10 @@
 // What a verdict would need to know and doesn't, and where to get it.
 
 import { UNKNOWN } from "./fact.js";
-import type { Judgement, WayUp } from "./path.js";
+import type { Judgement } from "./path.js";
 import type { PciFunction } from "./topology.js";
 import type { MissingFact, RootVerdict } from "./verdict.js";
+import type { WayUp } from "./walk.js";
 
 export function missingFacts(judged: Judgement): readonly MissingFact[] {
   const missing: MissingFact[] = [];
@@ -58,9 +59,12 @@ function acsWords(judged: Judgement, isOpen: boolean, missing: MissingFact[]): v
     // Known to redirect, but perhaps not on the way: the way is what is missing.
     if (hop?.isRedirecting !== UNKNOWN) continue;
     const isPresent = one !== undefined && one.acs !== UNKNOWN && one.acs !== null;
-    const why = isPresent
-      ? `${address} has ACS, but its control word isn't shown: lspci -vvv as root shows it`
-      : `whether ${address} has ACS isn't told: lspci -vvv or -xxxx as root tells it`;
+    const why =
+      hop.acsControl !== UNKNOWN
+        ? `${address} has egress control on, and the vector that decides isn't read here`
+        : isPresent
+          ? `${address} has ACS, but its control word isn't shown: lspci -vvv as root shows it`
+          : `whether ${address} has ACS isn't told: lspci -vvv or -xxxx as root tells it`;
     missing.push({ subject: address, fact: "acs-control", isDeciding, message: why });
   }
 }
@@ -72,6 +76,14 @@ function hostFacts(judged: Judgement, missing: MissingFact[]): void {
   const isDeciding = mapType === UNKNOWN;
   if (hostBridge.cpuRule === UNKNOWN) {
     missing.push({ subject: "cpu", fact: "cpu", isDeciding, message: hostBridge.cpuReason });
+  }
+  if (hostBridge.isStoppedByIommu === UNKNOWN) {
+    missing.push({
+      subject: "iommu",
+      fact: "iommu",
+      isDeciding,
+      message: "whether an IOMMU driver runs isn't told: read sysfs, or add /proc/cmdline",
+    });
   }
   if (hostBridge.listRule !== UNKNOWN) return;
   for (const root of hostBridge.roots) rootFacts(root, isDeciding, missing);

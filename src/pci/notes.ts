@@ -19,7 +19,8 @@ export function notesOf(judged: Judgement): readonly string[] {
   portNotes(judged, notes);
   if (judged.mapType === "THRU_HOST_BRIDGE") hostRouteNotes(judged, notes);
   providerNotes(judged.provider, notes);
-  if (judged.walk.common !== null && judged.walk.redirecting.length > KERNEL_LIST_MAX) {
+  const { walk, rules } = judged;
+  if (walk.common !== null && rules.logsHostBridge && walk.redirecting.length > KERNEL_LIST_MAX) {
     notes.push("the kernel's own list of ports ends after nine: its line has 128 bytes");
   }
   if (judged.hostBridge.cpuReason.includes("HygonGenuine")) notes.push(judged.hostBridge.cpuReason);
@@ -47,7 +48,8 @@ function portNotes(judged: Judgement, notes: string[]): void {
       }
     }
     if (acsControl === UNKNOWN || acsControl === null) continue;
-    if ((acsControl & ACS.REDIRECT_MASK) === ACS.EGRESS_CONTROL) {
+    const isEgressAlone = (acsControl & ACS.REDIRECT_MASK) === ACS.EGRESS_CONTROL;
+    if (isEgressAlone && !judged.rules.isJudgedAtParting) {
       notes.push(
         `${address} has only egress control on: its vector may let the pair pass, but ` +
           "the kernel takes it for redirection",

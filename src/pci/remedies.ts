@@ -3,11 +3,10 @@
 // tried and would change nothing.
 
 import { type Fact, UNKNOWN } from "./fact.js";
-import { judgeHostBridge } from "./host-rule.js";
-import { type Judgement, possibleTypes } from "./path.js";
-import { firstLaterRelease, NEWEST_KERNEL, type RuleSet, ruleSet } from "./rules.js";
+import { isAllowed, type Judgement, possibleTypes } from "./path.js";
+import { firstLaterRelease, NEWEST_KERNEL } from "./rules.js";
 import type { Address, PciFunction } from "./topology.js";
-import type { Futile, HostBridgeVerdict, MapType, Remedy, RootVerdict } from "./verdict.js";
+import type { Futile, MapType, Remedy, RootVerdict } from "./verdict.js";
 
 const NVIDIA = 0x10de;
 const GROUP_COST =
@@ -34,8 +33,7 @@ function hasCommon(judged: Judgement): boolean {
 
 /** With every port that redirects switched off. */
 function withoutRedirection(judged: Judgement): Fact<MapType> {
-  const { common, maybe } = judged.walk;
-  const possible = possibleTypes({ common, redirecting: [], maybe }, judged.hostBridge.isAllowed);
+  const possible = possibleTypes({ ...judged.walk, redirecting: [] }, judged.hostBridge);
   return possible.length === 1 ? (possible[0] as MapType) : UNKNOWN;
 }
 
@@ -73,7 +71,9 @@ function redirectRemedies(judged: Judgement, remedies: Remedy[]): void {
       .join("; "),
     action: "for a try, as root, before any driver has asked for this pair",
     predicted,
-    cost: "until the next boot; IOMMU groups and verdicts already made stay as they were",
+    cost:
+      "until the next boot what is behind these ports reaches each other's memory past the " +
+      "IOMMU, while the groups still promise isolation; verdicts already made stay too",
   });
   remedies.push({
     kind: "firmware",
@@ -97,13 +97,17 @@ function acsRegister(judged: Judgement, port: Address): string {
 
 function refusalRemedies(judged: Judgement, remedies: Remedy[]): void {
   const { rules, hostBridge } = judged;
-  const later = firstLaterRelease(rules, (one) => hostBridgeUnder(judged, one).isAllowed === true);
+  const later = firstLaterRelease(
+    rules,
+    ({ release }) => isAllowed(judged.under(release).possible) === true,
+  );
   if (later !== null) {
+    const then = judged.under(later);
     remedies.push({
       kind: "newer-kernel",
       command: null,
-      action: laterText(judged, later),
-      predicted: "THRU_HOST_BRIDGE",
+      action: laterText(judged, later, then),
+      predicted: then.mapType,
       cost: "a kernel upgrade",
     });
   }
@@ -124,9 +128,12 @@ function refusalRemedies(judged: Judgement, remedies: Remedy[]): void {
   if (isMovable(judged)) remedies.push(sameSwitch());
 }
 
-/** Below a bridge each: what sits on a root bus itself is a part of the processor or chipset. */
+/**
+ * Known to have no bridge in common, and below a bridge each: what sits on a root bus itself is a
+ * part of the processor or chipset.
+ */
 function isMovable(judged: Judgement): boolean {
-  return !hasCommon(judged) && fixedOf(judged).length === 0;
+  return judged.walk.common === null && fixedOf(judged).length === 0;
 }
 
 function fixedOf({ client, provider }: Judgement): readonly PciFunction[] {
@@ -134,17 +141,23 @@ function fixedOf({ client, provider }: Judgement): readonly PciFunction[] {
 }
 
 /** What a later release does that this one doesn't: a list, a rule, or what the list is held to. */
-function laterText(judged: Judgement, later: string): string {
+function laterText(judged: Judgement, later: string, then: Judgement): string {
   if (later === "next") {
     return `a kernel newer than ${NEWEST_KERNEL}: what allows it is in a development tree`;
   }
-  const host = hostBridgeUnder(judged, ruleSet(later));
-  if (host.cpuRule === true) return `Linux ${later} or later has a rule for this processor`;
-  const isListed = (root: RootVerdict) => root.isListed === true;
-  if (judged.hostBridge.roots.every(isListed)) {
-    return `Linux ${later} or later lets a root port at any device number stand for its root bus`;
+  const since = `Linux ${later} or later`;
+  const { hostBridge } = judged;
+  if (then.hostBridge.cpuRule === true) return `${since} has a rule for this processor`;
+  if (hostBridge.listRule === true) {
+    return hostBridge.isStoppedByIommu === false
+      ? `${since} lets what ACS redirects pass the host bridge`
+      : `${since} lets peers pass the host bridge with an IOMMU on`;
   }
-  return `Linux ${later} or later lists this host bridge`;
+  const isListed = (root: RootVerdict) => root.isListed === true;
+  if (hostBridge.roots.every(isListed)) {
+    return `${since} lets a root port at any device number stand for its root bus`;
+  }
+  return `${since} lists this host bridge`;
 }
 
 function listedBus(judged: Judgement): string {
@@ -152,11 +165,6 @@ function listedBus(judged: Judgement): string {
     (one) => one.isListed === true && one.isEligible === true,
   );
   return root?.rootBus ?? "";
-}
-
-function hostBridgeUnder(judged: Judgement, rules: RuleSet): HostBridgeVerdict {
-  const { topology, provider, client, options } = judged;
-  return judgeHostBridge(topology, provider, client, rules, options.names);
 }
 
 function sameSwitch(): Remedy {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
 import { encodeUtf8 } from "../base/index.js";
-import { p2pPath } from "./path.js";
+import { p2pPath, p2pVerdicts } from "./path.js";
 import { readTopology } from "./read.js";
 import { KERNEL_RELEASES, NEWEST_KERNEL } from "./rules.js";
 import type { P2pPath } from "./verdict.js";
@@ -45,13 +45,17 @@ function ask(first: string, second: string, kernel?: string, cpu = "GenuineIntel
 
 describe("rules by release", () => {
   it.each([
-    // Skylake's port at device 0 since the first list, at any device from 5.19 on.
-    ["00.0 8086:2020", "00.0 8086:2020", "5.4", "THRU_HOST_BRIDGE"],
-    ["00.0 8086:2020", "02.0 8086:2032", "5.15", "NOT_SUPPORTED"],
+    // Skylake's DMI port is listed since 5.6, its others since 5.7, of use there from 5.19 on.
+    ["00.0 8086:2020", "00.0 8086:2020", "5.5", "NOT_SUPPORTED"],
+    ["00.0 8086:2020", "00.0 8086:2030", "5.6", "THRU_HOST_BRIDGE"],
+    ["00.0 8086:2020", "00.0 8086:2032", "5.6", "NOT_SUPPORTED"],
+    ["00.0 8086:2020", "00.0 8086:2032", "5.7", "THRU_HOST_BRIDGE"],
+    ["00.0 8086:2020", "02.0 8086:2032", "5.18", "NOT_SUPPORTED"],
     ["00.0 8086:2020", "02.0 8086:2032", "5.19", "THRU_HOST_BRIDGE"],
     // Listed for its own bus only.
     ["00.0 8086:2f00", "00.0 8086:2f00", "7.2", "NOT_SUPPORTED"],
-    ["00.0 8086:09a2", "00.0 8086:09a2", "5.14.21-default", "NOT_SUPPORTED"],
+    ["00.0 8086:09a2", "00.0 8086:09a2", "5.17.15-default", "NOT_SUPPORTED"],
+    ["00.0 8086:09a2", "00.0 8086:09a2", "5.18", "THRU_HOST_BRIDGE"],
     ["00.0 8086:09a2", "00.0 8086:09a2", "6.1.0-18-amd64", "THRU_HOST_BRIDGE"],
     // Any device of a vendor.
     ["00.0 1ae0:0042", "00.0 1ae0:0043", "6.1", "NOT_SUPPORTED"],
@@ -69,6 +73,11 @@ describe("rules by release", () => {
     const hosts = ["00.0 1022:14a4", "00.0 1022:14a4"] as const;
     expect(ask(...hosts, "5.9", "AuthenticAMD").mapType).toBe("THRU_HOST_BRIDGE");
     expect(ask(...hosts, "5.8", "AuthenticAMD").mapType).toBe("NOT_SUPPORTED");
+    // Before that some root complexes were listed by id.
+    const raven = ["00.0 1022:1450", "00.0 1022:15d0"] as const;
+    expect(ask(...raven, "5.7", "AuthenticAMD").mapType).toBe("NOT_SUPPORTED");
+    expect(ask(...raven, "5.8", "AuthenticAMD").mapType).toBe("THRU_HOST_BRIDGE");
+    expect(ask(...raven, "5.9", "AuthenticAMD").hostBridge.listRule).toBe(false);
     const hygon = ask(...hosts, "6.1", "HygonGenuine");
     expect(hygon.mapType).toBe("NOT_SUPPORTED");
     expect(hygon.notes.join()).toContain("HygonGenuine");
@@ -97,7 +106,7 @@ describe("rules by release", () => {
   it.each([
     ["00.0 1022:14a4", "00.0 1022:14a4", "5.4", "AuthenticAMD", "5.9 or later has a rule for this"],
     ["00.0 8086:2020", "02.0 8086:2032", "5.15", "GenuineIntel", "5.19 or later lets a root port"],
-    ["00.0 8086:09a2", "00.0 8086:09a2", "5.4", "GenuineIntel", "5.15 or later lists this host"],
+    ["00.0 8086:09a2", "00.0 8086:09a2", "5.4", "GenuineIntel", "5.18 or later lists this host"],
     ["00.0 10de:2f95", "00.0 10de:2f95", "7.2", "GenuineIntel", `newer than ${NEWEST_KERNEL}`],
   ])("%s and %s under Linux %s, %s: what a later one has is %s", (first, second, ...rest) => {
     const [kernel, cpu, text] = rest;
@@ -168,5 +177,172 @@ describe("rules by release", () => {
       { name: "d", bytes: encodeUtf8(machine("00.0 8086:29c0", "00.0 8086:29c0", "X")) },
     ]);
     expect(() => p2pPath(topology, "0000:01:00.0", "0000:99:00.0")).toThrow(/no function 0000:99/);
+  });
+});
+
+const INTEL = "vendor_id\t: GenuineIntel\n\n";
+const ON = "SrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-";
+
+/**
+ * A root port, a switch and two cards below it, words as `lspci -vvv` prints them.
+ * @param acs ACSCtl lines by address; of functions without one there is no ACS.
+ */
+function switched(acs: Readonly<Record<string, string>>, host = "8086:09a2", cpu = INTEL): string {
+  const block = (address: string, id: string, port: string, bus: string | null): string => {
+    const control = acs[address];
+    const lines = [`${address} ${bus === null ? "0200" : "0604"}: ${id}`, "\tStatus: Cap+"];
+    if (bus !== null) lines.push(`\tBus: ${bus}, sec-latency=0`);
+    lines.push(`\tCapabilities: [40] Express (v2) ${port}, MSI 00`);
+    if (control !== undefined) {
+      lines.push("\tCapabilities: [100 v1] Access Control Services", `\t\tACSCtl:\t${control}`);
+    }
+    return `${lines.join("\n")}\n\n`;
+  };
+  const bridge = (primary: string, secondary: string, subordinate: string) =>
+    `primary=${primary}, secondary=${secondary}, subordinate=${subordinate}`;
+  return [
+    cpu,
+    `00:00.0 0600: ${host}\n\tStatus: Cap-\n\n`,
+    block("00:01.0", "8086:347a", "Root Port (Slot-)", bridge("00", "01", "04")),
+    block("01:00.0", "10b5:8749", "Upstream Port", bridge("01", "02", "04")),
+    block("02:00.0", "10b5:8749", "Downstream Port (Slot+)", bridge("02", "03", "03")),
+    block("02:01.0", "10b5:8749", "Downstream Port (Slot+)", bridge("02", "04", "04")),
+    block("03:00.0", "15b3:1017", "Endpoint", null),
+    block("04:00.0", "15b3:1017", "Endpoint", null),
+  ].join("");
+}
+
+/** The card at 03 reads and writes the memory of the one at 04. */
+function askSwitched(dump: string, kernel: string): P2pPath {
+  const topology = readTopology([{ name: "dump", bytes: encodeUtf8(dump) }]);
+  return p2pPath(topology, "0000:03:00.0", "0000:04:00.0", { kernel });
+}
+
+describe("Linux before 5.4", () => {
+  const zen = "1022:1450";
+  const cpu = "vendor_id\t: AuthenticAMD\ncpu family\t: 23\n\n";
+  const listed = (kernel: string, commandLine: string) => {
+    const text = `Command line: ${commandLine}\n\n${switched({ "02:00.0": ON }, zen, cpu)}`;
+    return askSwitched(text, kernel);
+  };
+
+  it("what ACS redirects passes no host bridge, also a listed one", () => {
+    const refused = listed("5.2", "iommu=off");
+    expect(refused).toMatchObject({ mapType: "NOT_SUPPORTED", hostBridge: { listRule: true } });
+    expect(refused.kernelLog[0]).toContain(
+      "cannot be used for peer-to-peer DMA as ACS redirect is set between the client and provider",
+    );
+    expect(refused.kernelLog).toHaveLength(2);
+    const newer = refused.remedies.find(({ kind }) => kind === "newer-kernel");
+    expect(newer?.action).toBe("Linux 5.4 or later lets what ACS redirects pass the host bridge");
+    expect(listed("5.4", "iommu=off").mapType).toBe("THRU_HOST_BRIDGE");
+    expect(listed("5.2", "iommu=off").remedies[0]).toMatchObject({
+      kind: "disable-acs-redir",
+      predicted: "BUS_ADDR",
+    });
+  });
+
+  it("nothing passes while an IOMMU driver runs; where that is unknown, so is the answer", () => {
+    const pair = (commandLine: string, kernel: string) => {
+      const text = machine(`00.0 ${zen}`, `00.0 ${zen}`, "AuthenticAMD");
+      const bytes = encodeUtf8(`${commandLine}${text}`);
+      const topology = readTopology([{ name: "dump", bytes }]);
+      return p2pPath(topology, "0000:01:00.0", "0000:81:00.0", { kernel });
+    };
+    expect(pair("Command line: amd_iommu=off\n\n", "5.3").mapType).toBe("THRU_HOST_BRIDGE");
+    const open = pair("", "5.3");
+    expect(open.possible).toEqual(["THRU_HOST_BRIDGE", "NOT_SUPPORTED"]);
+    expect(open.missing.filter(({ isDeciding }) => isDeciding).map(({ fact }) => fact)).toEqual([
+      "iommu",
+    ]);
+    expect(pair("", "5.4").mapType).toBe("THRU_HOST_BRIDGE");
+    const old = pair("Command line: amd_iommu=off\n\n", "5.1");
+    expect(old.kernelLog.join()).toMatch(/do not share an upstream bridge$/);
+  });
+});
+
+describe("the kernel's log by release", () => {
+  const dump = switched({ "02:01.0": ON }, "8086:29c0");
+  const log = (kernel: string) => askSwitched(dump, kernel).kernelLog;
+
+  it("names the host bridge from 5.14 on", () => {
+    expect(log("5.13").join()).not.toContain("Host bridge not in");
+    expect(log("5.14").join()).toContain("Host bridge not in P2PDMA whitelist: 8086:29c0");
+    expect(log("5.13").at(-1)).toMatch(/upstream bridge or whitelisted host bridge$/);
+  });
+
+  it("with a port of which nobody knows: no list of ports, for it might lack one", () => {
+    const denied = "subordinate=03, sec-latency=0\n\tCapabilities: <access denied>\n";
+    const [head, port, ...rest] = dump.split(/(?<=\n)(?=02:0)/);
+    const doubtful = [head, port?.replace(/subordinate=03[\s\S]*/, `${denied}\n`), ...rest].join(
+      "",
+    );
+    const lines = askSwitched(doubtful, "6.1").kernelLog.join("\n");
+    expect(lines).toContain("ACS redirect is set between the client and provider");
+    expect(lines).not.toContain("disable_acs_redir");
+  });
+});
+
+describe("next: ACS is judged where the ways part", () => {
+  const CASES: readonly (readonly [string, string, string, string])[] = [
+    // The client hangs on 02:00.0, the provider on 02:01.0.
+    ["requests, at the client's port", "02:00.0", "ReqRedir", "THRU_HOST_BRIDGE"],
+    ["completions, at the client's port", "02:00.0", "CmpltRedir", "BUS_ADDR"],
+    ["requests, at the provider's port", "02:01.0", "ReqRedir", "BUS_ADDR"],
+    ["completions, at the provider's port", "02:01.0", "CmpltRedir", "THRU_HOST_BRIDGE"],
+    ["both, above where they part", "01:00.0", "ReqRedir CmpltRedir", "BUS_ADDR"],
+    ["both, at the client itself", "03:00.0", "ReqRedir CmpltRedir", "BUS_ADDR"],
+  ];
+
+  it.each(CASES)("redirects %s (%s %s): %s", (_name, address, bits, mapType) => {
+    const off = ON.replaceAll("+", "-");
+    const control = bits.split(" ").reduce((word, bit) => word.replace(`${bit}-`, `${bit}+`), off);
+    const dump = switched({ [address]: control });
+    expect(askSwitched(dump, "next").mapType).toBe(mapType);
+    // Releases so far take each of these for a redirection.
+    expect(askSwitched(dump, "7.2").mapType).toBe("THRU_HOST_BRIDGE");
+  });
+
+  it("egress control at the client's port: its vector decides, which isn't read", () => {
+    const control = ON.replaceAll("+", "-").replace("EgressCtrl-", "EgressCtrl+");
+    const path = askSwitched(switched({ "02:00.0": control }), "next");
+    expect(path.possible).toEqual(["BUS_ADDR", "THRU_HOST_BRIDGE", "NOT_SUPPORTED"]);
+    const deciding = path.missing.filter(({ isDeciding }) => isDeciding);
+    expect(deciding.map(({ message }) => message).join()).toContain("egress control");
+    expect(askSwitched(switched({ "02:01.0": control }), "next").mapType).toBe("BUS_ADDR");
+  });
+
+  it("functions of one card: the port above both doesn't count", () => {
+    const card = (number: number) =>
+      `01:00.${number} 0200: 15b3:1017\n\tStatus: Cap+\n` +
+      "\tCapabilities: [40] Express (v2) Endpoint, MSI 00\n\n";
+    const port =
+      "00:01.0 0604: 8086:347a\n\tStatus: Cap+\n" +
+      "\tBus: primary=00, secondary=01, subordinate=01, sec-latency=0\n" +
+      "\tCapabilities: [40] Express (v2) Root Port (Slot-), MSI 00\n" +
+      `\tCapabilities: [100 v1] Access Control Services\n\t\tACSCtl:\t${ON}\n\n`;
+    const host = `${INTEL}00:00.0 0600: 8086:29c0\n\tStatus: Cap-\n\n`;
+    const dump = host + port + card(0) + card(1);
+    const topology = readTopology([{ name: "dump", bytes: encodeUtf8(dump) }]);
+    const ask = (kernel: string) =>
+      p2pPath(topology, "0000:01:00.0", "0000:01:00.1", { kernel }).mapType;
+    expect([ask("7.2"), ask("next")]).toEqual(["NOT_SUPPORTED", "BUS_ADDR"]);
+  });
+});
+
+describe("many pairs at once", () => {
+  it("p2pVerdicts says what p2pPath says", () => {
+    const dump = switched({ "02:00.0": ON }) + machine("00.0 8086:09a2", "00.0 8086:29c0", "X");
+    const topology = readTopology([{ name: "dump", bytes: encodeUtf8(dump) }]);
+    const all = [...topology.functions.keys()];
+    for (const kernel of KERNEL_RELEASES) {
+      const judge = p2pVerdicts(topology, { kernel });
+      for (const client of all) {
+        for (const provider of all) {
+          const verdict = judge(client, provider);
+          expect(p2pPath(topology, client, provider, { kernel })).toMatchObject(verdict);
+        }
+      }
+    }
   });
 });

@@ -10,14 +10,26 @@ export interface RuleSet {
   readonly release: string;
   /** Newer than what is known here: the newest known rules stand in. */
   readonly isExtrapolated: boolean;
-  /** Pairs without a common bridge, or with redirection, may go through the host bridge. */
+  /** Pairs without a common bridge may go through the host bridge. */
   readonly hasHostRoute: boolean;
+  /** So may pairs that have one, where ACS sends them up. */
+  readonly takesRedirected: boolean;
+  /** Nothing passes the host bridge while an IOMMU driver runs. */
+  readonly isStoppedByIommu: boolean;
   /** AMD family 17h and later may, whatever the list says. */
   readonly hasCpuRule: boolean;
   /** A root port at any device number may stand for its root bus, not only device 00.0. */
   readonly takesAnyRootPort: boolean;
+  /**
+   * ACS counts at the two ports where the ways part, and there only what it does to the pair:
+   * request redirection at the client's, completion redirection at the provider's. Else every
+   * function of both ways counts, with any of these bits.
+   */
+  readonly isJudgedAtParting: boolean;
   /** `pci=config_acs=` exists. */
   readonly hasConfigAcs: boolean;
+  /** The log names a host bridge that isn't listed, and has 128 bytes for its list of ports. */
+  readonly logsHostBridge: boolean;
   readonly hostBridges: readonly ListedHostBridge[];
 }
 
@@ -26,10 +38,12 @@ export const KERNEL_RELEASES: readonly string[] = [
   "4.20",
   "5.2",
   "5.4",
-  "5.5",
+  "5.6",
   "5.7",
+  "5.8",
   "5.9",
-  "5.15",
+  "5.14",
+  "5.18",
   "5.19",
   "6.1",
   "6.11",
@@ -70,9 +84,13 @@ function makeRules(release: string): RuleSet {
     release,
     isExtrapolated: release !== "next" && number > (numberOf(NEWEST_KERNEL) as number),
     hasHostRoute: since("5.2"),
+    takesRedirected: since("5.4"),
+    isStoppedByIommu: !since("5.4"),
     hasCpuRule: since("5.9"),
     takesAnyRootPort: since("5.19"),
+    isJudgedAtParting: since("next"),
     hasConfigAcs: since("6.11"),
+    logsHostBridge: since("5.14"),
     hostBridges: LISTED_HOST_BRIDGES.filter(
       (one) => since(one.since) && (one.until === null || !since(one.until)),
     ),

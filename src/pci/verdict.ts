@@ -35,7 +35,10 @@ export interface Hop {
   readonly portType: Fact<PortType | null>;
   /** ACS control word; null: no ACS capability. */
   readonly acsControl: Fact<number | null>;
-  /** The control word has a bit of `ACS.REDIRECT_MASK`. */
+  /**
+   * It sends this pair up, by the release's rules: up to 7.2 where its control word has a bit of
+   * `ACS.REDIRECT_MASK`.
+   */
   readonly isRedirecting: Tri;
   /** The link above it (endpoints, upstream ports) as negotiated, payload bytes per second. */
   readonly linkBytesPerSecond: Fact<number | null>;
@@ -71,6 +74,10 @@ export interface HostBridgeVerdict {
   /** Provider's root bus, then the client's if it is another one; without those unknown. */
   readonly roots: readonly RootVerdict[];
   readonly listRule: Tri;
+  /** Linux before 5.4 lets nothing pass while an IOMMU driver runs; false in later ones. */
+  readonly isStoppedByIommu: Tri;
+  /** Linux before 5.4 doesn't let pass what ACS redirects; false in later ones. */
+  readonly refusesRedirected: boolean;
   readonly isAllowed: Tri;
 }
 
@@ -173,6 +180,21 @@ export interface P2pPath {
   /** Where hardware is known to differ from the rule, and what else matters to this pair. */
   readonly notes: readonly string[];
 }
+
+/** Of a path, what is asked for of many pairs at once. */
+export type P2pVerdict = Pick<
+  P2pPath,
+  | "client"
+  | "provider"
+  | "kernel"
+  | "mapType"
+  | "possible"
+  | "isAllowed"
+  | "distance"
+  | "proximity"
+  | "redirectPorts"
+  | "maybeRedirectPorts"
+>;
 
 /** Numbers for a name that a dump prints without numbers, e.g. from the system's `pci.ids`. */
 export interface NameResolver {

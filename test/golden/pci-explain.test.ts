@@ -122,7 +122,7 @@ it("icelake-2s-instinct: refused before 8086:09a2 was listed, works since", () =
   const pair = ["icelake-2s-instinct", "0000:16:00.1", "0000:e5:00.0"] as const;
   const before = explain(...pair, { kernel: "5.14" });
   expect(before).toMatch(/refused/);
-  expect(before).toMatch(/8086:09a2, which the kernel does not list \(kernel 5\.15 and later do\)/);
+  expect(before).toMatch(/8086:09a2, which the kernel does not list \(kernel 5\.18 and later do\)/);
   expect(before).toContain("do not share an upstream bridge or whitelisted host bridge");
   expect(explain(...pair, { kernel: "6.1" })).toMatch(/works, through the host bridge/);
 });

@@ -123,7 +123,7 @@ describe("later rules on the same machines", () => {
     }).length;
   }
 
-  it("Ice Lake: refused by 5.14, through the host bridge from 5.15 on", () => {
+  it("Ice Lake: refused by 5.14, through the host bridge from 5.18 on", () => {
     const topology = read("icelake-2s-instinct");
     const ask = (kernel: string) =>
       p2pPath(topology, "0000:67:00.0", "0000:19:00.0", { kernel, assume: { acsControl: 0 } });
@@ -135,7 +135,7 @@ describe("later rules on the same machines", () => {
     );
     const newer = refused.remedies.find(({ kind }) => kind === "newer-kernel");
     expect(newer).toMatchObject({ predicted: "THRU_HOST_BRIDGE" });
-    expect(newer?.action).toContain("5.15");
+    expect(newer?.action).toContain("5.18");
     expect(ask("6.1").mapType).toBe("THRU_HOST_BRIDGE");
   });
 

@@ -67,7 +67,7 @@ describe("explain", () => {
       "The way:",
       "    1. GPU0 (0000:03:00.0) unknown device, whose memory it is: no ACS, it redirects nothing",
       "    2. 0000:00:01.0 unknown device, where the two ways meet: ACS REDIRECTS " +
-        "(SrcValid+ ReqRedir+ CmpltRedir+ UpstreamFwd+): requests of peers are sent up",
+        "(SrcValid+ ReqRedir+ CmpltRedir+ UpstreamFwd+): what peers send is sent up",
       "    3. nvme0 (0000:04:00.0) unknown device, that reads and writes: " +
         "no ACS, it redirects nothing",
       "",

@@ -3,8 +3,8 @@
 // it and what would not. `pathText` is the short form of the same.
 
 import { UNKNOWN } from "../fact.js";
-import type { Address } from "../topology.js";
-import type { Hop, P2pPath, RootVerdict } from "../verdict.js";
+import { ACS } from "../topology.js";
+import type { Hop, P2pPath, P2pVerdict, RootVerdict } from "../verdict.js";
 import { hex, type Inventory } from "./inventory.js";
 import {
   acsBits,
@@ -65,7 +65,7 @@ export function explainText(inventory: Inventory, path: P2pPath): string[] {
 }
 
 /** The answer in one sentence. */
-export function headline(inventory: Inventory, path: P2pPath): string {
+export function headline(inventory: Inventory, path: P2pVerdict): string {
   const client = inventory.title(path.client);
   const provider = inventory.title(path.provider);
   const pair = `${client} to the memory of ${provider}`;
@@ -158,12 +158,13 @@ function hopText(inventory: Inventory, path: P2pPath, hop: Hop): string {
 
 function acsText(hop: Hop): string {
   if (hop.acsControl === null) return "no ACS, it redirects nothing";
-  if (hop.acsControl === UNKNOWN) {
-    return hop.isRedirecting === true ? "ACS redirects" : "whether its ACS redirects is unknown";
-  }
+  if (hop.acsControl === UNKNOWN) return "whether its ACS redirects is unknown";
   const bits = acsBits(hop.acsControl);
-  if (hop.isRedirecting === true) return `ACS REDIRECTS (${bits}): requests of peers are sent up`;
-  return bits === "" ? "ACS is all off" : `ACS ${bits}: redirects nothing`;
+  if (hop.isRedirecting === UNKNOWN) return `ACS ${bits}: its egress vector decides`;
+  if (hop.isRedirecting) return `ACS REDIRECTS (${bits}): what peers send is sent up`;
+  if (bits === "") return "ACS is all off";
+  const isOn = (hop.acsControl & ACS.REDIRECT_MASK) !== 0;
+  return `ACS ${bits}: redirects nothing${isOn ? " of this pair" : ""}`;
 }
 
 function decisionLines(inventory: Inventory, path: P2pPath): string[] {
@@ -205,6 +206,7 @@ function hostBridgeLines(path: P2pPath): string[] {
     `Processor: ${hostBridge.cpuReason}`,
     ...hostBridge.roots.map((root) => `${rootText(root, path.kernel)}.`),
     ...sameBusLines(path),
+    ...olderRuleLines(path),
     `So the host bridge ${hostBridgeAnswer(path)}.`,
   ];
 }
@@ -217,8 +219,23 @@ function sameBusLines(path: P2pPath): string[] {
   return ["Two root buses: an entry for pairs on the same root bus only does not count."];
 }
 
+/** What Linux before 5.4 refuses whatever its list says. */
+function olderRuleLines({ hostBridge, redirectPorts, kernel }: P2pPath): string[] {
+  const lines: string[] = [];
+  if (hostBridge.refusesRedirected && redirectPorts.length > 0) {
+    lines.push(`Linux ${kernel} lets nothing pass that ACS sends up.`);
+  }
+  if (hostBridge.isStoppedByIommu !== false) {
+    const runs = hostBridge.isStoppedByIommu === true ? "one runs" : "whether one runs is unknown";
+    lines.push(`Linux ${kernel} lets nothing pass while an IOMMU driver runs: ${runs}.`);
+  }
+  return lines;
+}
+
 function hostBridgeAnswer(path: P2pPath): string {
-  const { isAllowed, cpuRule } = path.hostBridge;
+  const { cpuRule, refusesRedirected } = path.hostBridge;
+  const isRefused = refusesRedirected && path.redirectPorts.length > 0;
+  const isAllowed = isRefused ? false : path.hostBridge.isAllowed;
   if (isAllowed === UNKNOWN) return "may or may not pass it on: that is unknown";
   if (!isAllowed) return "is not trusted to pass it on";
   return cpuRule === true
@@ -295,9 +312,4 @@ function remedyLines(remedy: P2pPath["remedies"][number]): string[] {
   if (remedy.command !== null) lines.push(`    ${remedy.command}`);
   if (remedy.cost !== "") lines.push(`    cost: ${remedy.cost}`);
   return lines;
-}
-
-/** The redirecting and the doubtful functions of a path, for drawings. */
-export function refusingPorts(path: P2pPath): ReadonlySet<Address> {
-  return new Set(path.redirectPorts);
 }

@@ -11,7 +11,7 @@ export {
   makeMatrix,
   matrixText,
 } from "./matrix.js";
-export { select, selectDefault, selectOne, selectPairs } from "./select.js";
+export { PAIRS_MAX, select, selectDefault, selectOne, selectPairs } from "./select.js";
 export { treeSvg } from "./svg.js";
 export { makeTree, type Tree, type TreeNode, type TreeOptions, treeText } from "./tree.js";
 export {

@@ -5,7 +5,7 @@
 
 import { isKnown, UNKNOWN } from "../fact.js";
 import type { Bar, PciFunction } from "../topology.js";
-import type { P2pPath } from "../verdict.js";
+import type { P2pPath, P2pVerdict } from "../verdict.js";
 import { hex, type InventoryItem } from "./inventory.js";
 import type { Matrix } from "./matrix.js";
 import { countAnswers } from "./matrix.js";
@@ -88,7 +88,7 @@ export function pathJson(path: P2pPath): Json {
 }
 
 /** A path among many: what a script asks for, without the walk and the remedies. */
-export function pairJson(path: P2pPath): Json {
+export function pairJson(path: P2pVerdict): Json {
   return {
     client: path.client,
     provider: path.provider,

@@ -141,6 +141,8 @@ export function makePath(facts: Partial<P2pPath> & Pick<P2pPath, "client" | "pro
       cpuReason: "an Intel processor: no rule for it.",
       roots: [],
       listRule: false,
+      isStoppedByIommu: false,
+      refusesRedirected: false,
       isAllowed: false,
     },
     proximity: "PIX",

@@ -3,7 +3,7 @@
 
 import { UNKNOWN } from "../fact.js";
 import type { Address } from "../topology.js";
-import type { P2pPath } from "../verdict.js";
+import type { P2pVerdict } from "../verdict.js";
 import type { Inventory } from "./inventory.js";
 import {
   ANSWER_SIGNS,
@@ -24,11 +24,11 @@ export interface Matrix {
   /** Providers: the devices whose memory is read or written. */
   readonly columns: readonly Address[];
   /** By row, then by column. */
-  readonly paths: readonly (readonly P2pPath[])[];
+  readonly paths: readonly (readonly P2pVerdict[])[];
 }
 
 /** Judges one pair. */
-export type Judge = (client: Address, provider: Address) => P2pPath;
+export type Judge = (client: Address, provider: Address) => P2pVerdict;
 
 export function makeMatrix(
   rows: readonly Address[],
@@ -56,7 +56,7 @@ export function countAnswers(matrix: Matrix): Readonly<Record<Answer, number>> {
 }
 
 /** Proximity and verdict in one cell: `PIX+`, `SYS-`, `?~`. */
-export function cellText(path: P2pPath): string {
+export function cellText(path: P2pVerdict): string {
   if (path.client === path.provider) return "X";
   const proximity = path.proximity === UNKNOWN ? "?" : path.proximity;
   return `${proximity}${ANSWER_SIGNS[answerOf(path)]}`;

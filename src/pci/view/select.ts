@@ -56,10 +56,14 @@ export function selectDefault(inventory: Inventory): readonly Address[] {
   return matching(inventory, isPeer);
 }
 
+/** Pairs that are judged at once: of a server's thousand functions each with each. */
+export const PAIRS_MAX = 1 << 20;
+
 /**
  * Pairs of a `check`: `A:B`, where both may hold colons themselves, or `A..B`.
  * @returns client and provider; a name that means several gives every pair of them.
- * @throws FarpageError EINVAL when no colon, or more than one, splits it in two known names.
+ * @throws FarpageError EINVAL when no colon, or more than one, splits it in two known names;
+ *   E2BIG for more than `PAIRS_MAX`.
  */
 export function selectPairs(
   inventory: Inventory,
@@ -68,6 +72,9 @@ export function selectPairs(
   const split = splitPair(inventory, text);
   const clients = select(inventory, split.client);
   const providers = select(inventory, split.provider);
+  if (clients.length * providers.length > PAIRS_MAX) {
+    throw new FarpageError("E2BIG", `"${text}" means more than ${PAIRS_MAX} pairs`);
+  }
   const pairs = clients.flatMap((client) => providers.map((provider) => ({ client, provider })));
   const isGroup = clients.length > 1 || providers.length > 1;
   // A group against itself is about its members with each other.

@@ -3,7 +3,7 @@
 
 import { UNKNOWN } from "../fact.js";
 import { ACS, type LinkRate, type PortType } from "../topology.js";
-import type { P2pPath, Proximity } from "../verdict.js";
+import type { P2pVerdict, Proximity } from "../verdict.js";
 
 /** A verdict in one word. */
 export const ANSWERS = ["direct", "host-bridge", "allowed", "refused", "unknown"] as const;
@@ -26,7 +26,7 @@ export const ANSWER_TEXTS: Readonly<Record<Answer, string>> = {
   unknown: "depends on facts that are not known here",
 };
 
-export function answerOf(path: P2pPath): Answer {
+export function answerOf(path: P2pVerdict): Answer {
   switch (path.mapType) {
     case "BUS_ADDR":
       return "direct";
