@@ -13,6 +13,8 @@ export { IpAddress } from "./ip.js";
 export { IpPrefix } from "./ip-prefix.js";
 export type { Machine } from "./machine.js";
 export {
+  ADVICE,
+  type Advice,
   HeapMemorySource,
   type Memory,
   type MemorySource,

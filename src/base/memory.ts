@@ -34,6 +34,17 @@ export const PAGE_FAULT = {
 } as const;
 export type PageFault = (typeof PAGE_FAULT)[keyof typeof PAGE_FAULT];
 
+/** Advice about pages that will be needed, as ibv_advise_mr(3). */
+export const ADVICE = {
+  /** Bring them in, to be read. */
+  PREFETCH: 0,
+  /** Bring them in, to be written. */
+  PREFETCH_WRITE: 1,
+  /** Enter those that are in memory anyhow; fault for none. */
+  PREFETCH_NO_FAULT: 2,
+} as const;
+export type Advice = (typeof ADVICE)[keyof typeof ADVICE];
+
 /** Told by `RegionPages` when it is worthwhile to look again. */
 export interface PageWaker {
   /** Faults were served or have failed. Called from a machine's pump, not from the packet path. */
@@ -88,6 +99,12 @@ export interface RegisteredPages extends RegionPages {
   readonly contiguous: Memory | null;
   /** Unpins, or stops following the mapping. What peers may have written is dirty. Once. */
   release(): void;
+  /**
+   * Takes advice about `count` pages from `page` on; those that can't be had are left out.
+   * @param flush at once, not in a later turn.
+   * @returns with `flush` whether all of them are there.
+   */
+  advise(page: number, count: number, advice: Advice, flush: boolean): boolean;
 }
 
 /** A process's memory as registration sees it (ibv_reg_mr(3) names addresses of the caller). */

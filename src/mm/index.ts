@@ -2,3 +2,4 @@
 
 export * from "./alloc/index.js";
 export * from "./frames/index.js";
+export * from "./region/index.js";

@@ -89,7 +89,7 @@ describe("responder: pages that are absent", () => {
     expect(firstDifference(pair.bytesOfB(4000, 5000), pair.a.memory.bytes.subarray(0, 5000))).toBe(
       -1,
     );
-    expect(pair.bytesOfB(0, 4000)).toEqual(pair.pattern.subarray(0, 4000));
+    expect(firstDifference(pair.bytesOfB(0, 4000), pair.pattern.subarray(0, 4000))).toBe(-1);
   });
 
   it("a page that goes in the middle of a WRITE → the message goes on from that packet", () => {
@@ -105,7 +105,9 @@ describe("responder: pages that are absent", () => {
     expect(pair.conversation().filter((line) => line.includes("nak 26"))).toHaveLength(1);
     pair.pages.serve();
     expect(pair.finish()).toEqual(["1 SUCCESS"]);
-    expect(pair.bytesOfB(0, 12_000)).toEqual(pair.a.memory.bytes.subarray(0, 12_000));
+    expect(firstDifference(pair.bytesOfB(0, 12_000), pair.a.memory.bytes.subarray(0, 12_000))).toBe(
+      -1,
+    );
   });
 
   it("again in vain → each RNR NAK of the same request names a longer time", () => {
@@ -134,7 +136,9 @@ describe("responder: pages that are absent", () => {
     pair.pages.serve();
     expect(pair.finish()).toEqual(["1 SUCCESS"]);
     expect(pair.b.completions()).toEqual(["recv 9 SUCCESS 2500"]);
-    expect(pair.bytesOfB(4090, 2500)).toEqual(pair.a.memory.bytes.subarray(0, 2500));
+    expect(firstDifference(pair.bytesOfB(4090, 2500), pair.a.memory.bytes.subarray(0, 2500))).toBe(
+      -1,
+    );
     expect(pair.qpA.counters.rnrNaksReceived).toBe(1);
   });
 
@@ -159,7 +163,9 @@ describe("responder: pages that are absent", () => {
     expect(pair.a.completions()).toEqual(["3 SUCCESS"]);
     expect(pair.conversation().some((line) => line.includes("nak"))).toBe(false);
     expect(pair.finish()).toEqual(["1 SUCCESS", "2 SUCCESS"]);
-    expect(pair.a.memory.bytes.subarray(0, 9000)).toEqual(pair.pattern.subarray(100, 9100));
+    expect(
+      firstDifference(pair.a.memory.bytes.subarray(0, 9000), pair.pattern.subarray(100, 9100)),
+    ).toBe(-1);
   });
 
   it("a page that goes in the middle of a READ response → the rest is from its new place", () => {
@@ -244,7 +250,9 @@ describe("requester: pages that are absent", () => {
     pair.runToRest();
     expect(pair.conversation()).toEqual([]);
     expect(pair.finish()).toEqual(["1 SUCCESS", "2 SUCCESS"]);
-    expect(pair.b.memory.bytes.subarray(8, 7000)).toEqual(pair.pattern.subarray(3008, 10_000));
+    expect(
+      firstDifference(pair.b.memory.bytes.subarray(8, 7000), pair.pattern.subarray(3008, 10_000)),
+    ).toBe(-1);
   });
 
   it("its source goes while one of its packets is lost → sent again from the new place", () => {
@@ -255,7 +263,9 @@ describe("requester: pages that are absent", () => {
     pair.run(5000);
     pair.pages.takeAway(0);
     expect(pair.finish()).toEqual(["1 SUCCESS"]);
-    expect(pair.b.memory.bytes.subarray(0, 8192)).toEqual(pair.pattern.subarray(0, 8192));
+    expect(
+      firstDifference(pair.b.memory.bytes.subarray(0, 8192), pair.pattern.subarray(0, 8192)),
+    ).toBe(-1);
   });
 
   it("a READ's target → asked for before the request is sent; none is dropped", () => {
@@ -265,7 +275,9 @@ describe("requester: pages that are absent", () => {
     expect(pair.conversation()).toEqual([]);
     expect(pair.finish(9)).toEqual(["1 SUCCESS"]);
     expect(pair.a.device.counters.drops[DROP_REASON.PAGE_ABSENT]).toBe(0);
-    expect(pair.bytesOfB(3000, 7000)).toEqual(pair.b.memory.bytes.subarray(0, 7000));
+    expect(firstDifference(pair.bytesOfB(3000, 7000), pair.b.memory.bytes.subarray(0, 7000))).toBe(
+      -1,
+    );
   });
 
   it("a READ's target goes before the response → dropped, asked for again, no retry", () => {
@@ -276,7 +288,7 @@ describe("requester: pages that are absent", () => {
     pair.pages.takeAway(1);
     expect(pair.finish()).toEqual(["1 SUCCESS"]);
     expect(pair.a.device.counters.drops[DROP_REASON.PAGE_ABSENT]).toBe(1);
-    expect(pair.bytesOfB(0, 8192)).toEqual(pair.b.memory.bytes.subarray(0, 8192));
+    expect(firstDifference(pair.bytesOfB(0, 8192), pair.b.memory.bytes.subarray(0, 8192))).toBe(-1);
   });
 
   it("an atomic's result → executed once, though its first answer found no place", () => {
@@ -308,7 +320,9 @@ describe("requester: pages that are absent", () => {
     expect(pair.post(2, WR_OPCODE.RDMA_WRITE, 0, bad)).toBe(14);
     pair.post(3, WR_OPCODE.RDMA_WRITE, 0, { sges: pair.locally(4090, 100), sgeCount: 1 });
     expect(pair.finish()).toEqual(["1 SUCCESS", "3 LOC_PROT_ERR"]);
-    expect(pair.b.memory.bytes.subarray(0, 100)).toEqual(pair.pattern.subarray(0, 100));
+    expect(
+      firstDifference(pair.b.memory.bytes.subarray(0, 100), pair.pattern.subarray(0, 100)),
+    ).toBe(-1);
     const reader = new PagedPair(0);
     reader.pages.readOnly.add(0);
     reader.post(1, WR_OPCODE.RDMA_READ, 0, { sges: reader.locally(0, 8), sgeCount: 1 });

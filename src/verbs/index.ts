@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
 // `farpage/verbs`: RDMA in the vocabulary of libibverbs, synchronous and without promises.
-export { FarpageError, IpAddress, type Memory, type MemorySource } from "../base/index.js";
+export {
+  ADVICE,
+  type Advice,
+  FarpageError,
+  IpAddress,
+  type Memory,
+  type MemorySource,
+  type RegionSpace,
+  type RegisteredPages,
+} from "../base/index.js";
 export {
   ACCESS,
   type Destination,
@@ -35,7 +44,7 @@ export type { AsyncEvent, AsyncEventType } from "./async-event.js";
 export { CompletionQueue } from "./completion-queue.js";
 export { Context, type ContextOptions } from "./context.js";
 export type { DeviceAttributes, PortAttributes } from "./device-attributes.js";
-export { MemoryRegion, type RegisterOptions } from "./memory-region.js";
+export { type AddressRange, MemoryRegion, type RegisterOptions } from "./memory-region.js";
 export { ProtectionDomain } from "./protection-domain.js";
 export {
   type QpAttributeValues,

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: MIT
 
-import { FarpageError, joinHalves } from "../base/index.js";
-import type { RegionTable } from "../transport/index.js";
+import {
+  ADVICE,
+  type Advice,
+  FarpageError,
+  joinHalves,
+  type Memory,
+  type RegionSpace,
+  type RegisteredPages,
+} from "../base/index.js";
+import { ACCESS, type RegionTable } from "../transport/index.js";
 import type { ProtectionDomain } from "./protection-domain.js";
 import { type HandleTable, VerbsObject } from "./verbs-object.js";
 
@@ -13,6 +21,79 @@ export interface RegisterOptions {
   readonly length?: number;
   /** `ACCESS` bits; default LOCAL_WRITE. Remote write and atomic access need LOCAL_WRITE too. */
   readonly access?: number;
+  /**
+   * Addresses of a process only: nothing is pinned; pages are brought in when packets or advice
+   * ask for them, and follow the mapping (IBV_ACCESS_ON_DEMAND). Default: pinned until its end.
+   */
+  readonly onDemand?: boolean;
+}
+
+/**
+ * Addresses of a process, whatever is mapped there: anonymous memory, a file, a device's.
+ * Without `address` and `length`: all that the process has or will have, on demand only.
+ */
+export interface AddressRange {
+  readonly space: RegionSpace;
+  readonly address?: number;
+  readonly length?: number;
+}
+
+/** What a region is registered on: taken at registration, given back at its end. */
+export interface RegionBacking {
+  readonly regionIndex: number;
+  readonly pages: RegisteredPages | null;
+}
+
+/** Registers memory with the device. @throws FarpageError as `ProtectionDomain.registerMr`. */
+export function registerBacking(
+  regions: RegionTable,
+  pdIndex: number,
+  memory: Memory | AddressRange,
+  options: RegisterOptions,
+): RegionBacking {
+  const access = options.access ?? ACCESS.LOCAL_WRITE;
+  const offset = options.offset ?? 0;
+  if (!("space" in memory)) {
+    if (options.onDemand === true) {
+      throw new FarpageError("EINVAL", "only addresses of a process can be registered on demand");
+    }
+    const length = options.length ?? memory.length - offset;
+    return { regionIndex: regions.register(pdIndex, memory, offset, length, access), pages: null };
+  }
+  const pages = takePages(memory, offset, options, access);
+  const address = (memory.address ?? 0) + offset;
+  const length = options.length ?? (memory.length ?? pages.pageCount * pages.pageBytes) - offset;
+  try {
+    const { contiguous } = pages;
+    const regionIndex =
+      contiguous === null
+        ? regions.registerPages(pdIndex, pages, address, length, access)
+        : regions.register(pdIndex, contiguous, 0, length, access);
+    return { regionIndex, pages };
+  } catch (error) {
+    pages.release();
+    throw error;
+  }
+}
+
+function takePages(
+  range: AddressRange,
+  offset: number,
+  options: RegisterOptions,
+  access: number,
+): RegisteredPages {
+  const { space, address } = range;
+  const onDemand = options.onDemand ?? false;
+  const isWrite = (access & ACCESS.LOCAL_WRITE) !== 0;
+  if (address === undefined) {
+    const isPart = range.length !== undefined || options.length !== undefined || offset !== 0;
+    if (!onDemand || isPart) {
+      throw new FarpageError("EINVAL", "all of a process's memory is registered on demand, whole");
+    }
+    return space.registerAll(isWrite);
+  }
+  const length = options.length ?? (range.length ?? 0) - offset;
+  return space.registerPages(address + offset, length, isWrite, onDemand);
 }
 
 /**
@@ -29,12 +110,15 @@ export class MemoryRegion extends VerbsObject {
   /** Made by `allocMr`. */
   readonly isFast: boolean;
   private readonly regions: RegionTable;
+  /** Of a process's addresses: their pages. */
+  private readonly pages: RegisteredPages | null;
 
   /** Internal: use `ProtectionDomain.registerMr` or `allocMr`. */
-  constructor(table: HandleTable, pd: ProtectionDomain, regionIndex: number, isFast: boolean) {
+  constructor(table: HandleTable, pd: ProtectionDomain, backing: RegionBacking, isFast: boolean) {
     super(table, "memory region", [pd]);
     this.pd = pd;
-    this.regionIndex = regionIndex;
+    this.regionIndex = backing.regionIndex;
+    this.pages = backing.pages;
     this.isFast = isFast;
     this.regions = pd.context.device.regions;
   }
@@ -69,6 +153,37 @@ export class MemoryRegion extends VerbsObject {
   /** `ACCESS` bits; 0 while the region is not valid. */
   get access(): number {
     return this.isValid ? this.regions.accessOf(this.regionIndex) : 0;
+  }
+
+  /** Whether its pages come when they are asked for and follow the process's mappings. */
+  get isOnDemand(): boolean {
+    return this.pages?.isOnDemand ?? false;
+  }
+
+  /**
+   * Says which bytes of an on-demand region will be needed (ibv_advise_mr(3)); pinned ones are
+   * there anyhow. Pages that can't be had are left out: an access finds that out.
+   * @param flush brings them in before it returns; else in the host's next turns.
+   * @throws FarpageError EINVAL for a range outside of the region, or a region of `allocMr`; EPERM
+   *   for PREFETCH_WRITE without LOCAL_WRITE; EFAULT with `flush` when some of it can't be had;
+   *   EBADF when deregistered.
+   */
+  advise(advice: Advice, address: number, length: number, flush = false): void {
+    this.assertOpen();
+    const start = address - this.address;
+    if (this.isFast || !(start >= 0 && length >= 0 && start + length <= this.length)) {
+      throw new FarpageError("EINVAL", `${this.name()} has no such range to give advice about`);
+    }
+    if (advice === ADVICE.PREFETCH_WRITE && (this.access & ACCESS.LOCAL_WRITE) === 0) {
+      throw new FarpageError("EPERM", `${this.name()} may not be written`);
+    }
+    const { pages } = this;
+    if (pages === null || length === 0) return;
+    const first = Math.floor((address - pages.address) / pages.pageBytes);
+    const end = Math.ceil((address + length - pages.address) / pages.pageBytes);
+    if (!pages.advise(first, end - first, advice, flush)) {
+      throw new FarpageError("EFAULT", `not all of that range of ${this.name()} can be had`);
+    }
   }
 
   /**
@@ -127,5 +242,7 @@ export class MemoryRegion extends VerbsObject {
   protected override release(): void {
     this.regions.deregister(this.regionIndex);
     this.regionIndex = -1;
+    // Only now can no packet reach them.
+    this.pages?.release();
   }
 }

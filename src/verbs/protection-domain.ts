@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
 
 import { FarpageError, type Memory } from "../base/index.js";
-import { ACCESS, QP_TYPE } from "../transport/index.js";
+import { QP_TYPE } from "../transport/index.js";
 import { AddressHandle, type AddressHandleOptions } from "./address-handle.js";
 import { checkDepth } from "./completion-queue.js";
 import type { Context } from "./context.js";
-import { MemoryRegion, type RegisterOptions } from "./memory-region.js";
+import {
+  type AddressRange,
+  MemoryRegion,
+  type RegisterOptions,
+  registerBacking,
+} from "./memory-region.js";
 import { QueuePair, type QueuePairOptions } from "./queue-pair.js";
 import { SharedReceiveQueue, type SharedReceiveQueueOptions } from "./shared-receive-queue.js";
 import { type HandleTable, VerbsObject } from "./verbs-object.js";
@@ -29,18 +34,17 @@ export class ProtectionDomain extends VerbsObject {
   }
 
   /**
-   * Registers memory (ibv_reg_mr(3)). The memory must not be freed before `deregister`.
+   * Registers memory (ibv_reg_mr(3)): mapped by the host itself, which must not free it before
+   * `deregister`, or addresses of a process, which stay pinned until then or come on demand.
    * @throws FarpageError EINVAL for a range outside the memory or rights that need LOCAL_WRITE;
-   *   ENOMEM when the device has no region left; EBADF.
+   *   ENOMEM when the device has no region left; EBADF; of addresses of a process also what
+   *   `RegionSpace.registerPages` names: EFAULT, EACCES, ENOMEM and others with their reasons.
    */
-  registerMr(memory: Memory, options: RegisterOptions = {}): MemoryRegion {
+  registerMr(memory: Memory | AddressRange, options: RegisterOptions = {}): MemoryRegion {
     this.assertReady();
-    const offset = options.offset ?? 0;
-    const length = options.length ?? memory.length - offset;
-    const access = options.access ?? ACCESS.LOCAL_WRITE;
     const { regions } = this.context.device;
-    const regionIndex = regions.register(this.pdIndex, memory, offset, length, access);
-    return new MemoryRegion(this.handles, this, regionIndex, false);
+    const backing = registerBacking(regions, this.pdIndex, memory, options);
+    return new MemoryRegion(this.handles, this, backing, false);
   }
 
   /**
@@ -51,7 +55,7 @@ export class ProtectionDomain extends VerbsObject {
   allocMr(): MemoryRegion {
     this.assertReady();
     const regionIndex = this.context.device.regions.allocateFast(this.pdIndex);
-    return new MemoryRegion(this.handles, this, regionIndex, true);
+    return new MemoryRegion(this.handles, this, { regionIndex, pages: null }, true);
   }
 
   /**

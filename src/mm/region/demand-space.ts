@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+
+import type { Pfn } from "../frames/index.js";
+
+/** Negative answers of `DemandSpace.deviceFrame`. */
+export const FAULT_RETRY = -1;
+/** There is no memory now, though everything was tried. */
+export const FAULT_SHORT = -2;
+/** The access can't be: nothing is mapped, it may not be written, it is behind a file's end. */
+export const FAULT_WRONG = -3;
+
+/** A range of addresses that its owner keeps a device's page table of. */
+export interface DemandNotifier {
+  readonly start: number;
+  readonly end: number;
+  /**
+   * Mappings in [start, end) are about to change. When this returns, no access of the device to
+   * them goes on or begins.
+   */
+  invalidate(start: number, end: number): void;
+}
+
+/** What on-demand regions need of an address space. */
+export interface DemandSpace {
+  addNotifier(notifier: DemandNotifier): void;
+  removeNotifier(notifier: DemandNotifier): void;
+  /** Sequence number of the notifier's range, odd while an invalidation is under way. */
+  readBegin(notifier: DemandNotifier): number;
+  /** Whether the range has changed since: what was looked up since must be forgotten. */
+  readRetry(notifier: DemandNotifier, sequence: number): boolean;
+  /** Whether something is mapped there that allows the access; looks up no page. */
+  isMapped(vpn: number, isWrite: boolean): boolean;
+  /**
+   * Makes a page ready for a device's access, as a fault of the process does.
+   * @returns the frame whose bytes the device may use (of a private page that another device
+   *   can reach, its P2P memory), or one of the negative answers.
+   */
+  deviceFrame(vpn: number, isWrite: boolean): Pfn;
+  /** The same without a fault: the frame if it is there and allows it, else FAULT_RETRY. */
+  presentFrame(vpn: number, isWrite: boolean): Pfn;
+  /** Whether the page that is there may be written as it is. */
+  isWritable(vpn: number): boolean;
+}
