@@ -1,13 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- Wireshark dissector of RTRS and RNBD over RoCEv2 (docs/trace.md says how to use it).
 --
--- It takes UDP port 4791, lets the stock InfiniBand dissector work, and adds two layers: `rtrs` and
--- `rnbd`. Bytes are read from the UDP payload itself, so nothing depends on which fields the stock
+-- It takes UDP port 4791, lets the stock InfiniBand dissector work, and adds layers: `rtrs`, and for
+-- what it carries `rnbd` or, of farpage's own file copies, `fcopy`. Bytes are read from the UDP payload itself, so nothing depends on which fields the stock
 -- dissector makes. The first pass over a capture, in order, learns which queue pairs are RTRS' and
 -- what each packet is (`learn`); what it found is kept per frame, and shown then and later (`show`).
 
 local rtrs = Proto("rtrs", "RDMA Transport")
 local rnbd = Proto("rnbd", "RDMA Network Block Device")
+local fcopy = Proto("fcopy", "farpage file copy")
 local hook = Proto("rtrs_roce", "RoCEv2 that may carry RTRS")
 
 hook.prefs.port = Pref.uint("UDP port", 4791, "UDP port of RoCEv2")
@@ -24,6 +25,8 @@ local IMM_TYPES = { [0] = "I/O request", [1] = "I/O response",
   [2] = "I/O response, key invalidated", [8] = "Heartbeat", [9] = "Heartbeat ack" }
 local RNBD_TYPES = { [0] = "SESS_INFO", "SESS_INFO_RSP", "OPEN", "OPEN_RSP", "IO", "CLOSE" }
 local RNBD_OPS = { [0] = "read", "write", "flush", "discard", "secure erase", "write zeroes" }
+local COPY_TYPES = { "HELLO", "BATCH", "ANSWER", "OPEN", "SUMS", "BLOCK", "FINISH", "PULL", "TELL" }
+local COPY_TELLS = { "found", "problem", "done", "failed" }
 local ACCESS = { [0] = "ro", "rw", "migration" }
 local ERRNO = { [0] = "OK", [1] = "EPERM", [2] = "ENOENT", [5] = "EIO", [6] = "ENXIO",
   [7] = "E2BIG", [11] = "EAGAIN", [12] = "ENOMEM", [13] = "EACCES", [16] = "EBUSY",
@@ -98,7 +101,17 @@ local g = {
   cache_fua = ProtoField.bool("rnbd.cache.fua", "FUA", 8, nil, 1),
   cache_back = ProtoField.bool("rnbd.cache.write_back", "Write-back cache", 8, nil, 2),
 }
-rtrs.fields, rnbd.fields = f, g
+local c = {
+  version = ProtoField.uint8("fcopy.version", "Version"),
+  type = ProtoField.uint8("fcopy.type", "Type", base.DEC, COPY_TYPES),
+  slot = ProtoField.uint16("fcopy.slot", "Slot"),
+  argument = ProtoField.uint32("fcopy.argument", "Argument", base.DEC_HEX),
+  bytes = ProtoField.uint32("fcopy.bytes", "Bytes"),
+  offset = ProtoField.uint64("fcopy.offset", "Offset"),
+  run = ProtoField.uint64("fcopy.run", "Run", base.HEX),
+  path = ProtoField.string("fcopy.path", "Path"),
+}
+rtrs.fields, rnbd.fields, fcopy.fields = f, g, c
 local bad = ProtoExpert.new("rtrs.bad", "Not as RTRS has it", expert.group.PROTOCOL,
   expert.severity.WARN)
 rtrs.experts = { bad }
@@ -106,6 +119,7 @@ rtrs.experts = { bad }
 -- --------------------------------------------------------------------------------- small helpers
 
 local MAGIC = "\xbd\x1b"
+local COPY_MAGIC, COPY_HEADER = "FCPY", 32
 local KEEP_WRITE = 65536 -- a user message and its header: max_hdr_size of any sane server
 local KEEP_SEND = 8 + 16 * 65535 -- the largest INFO_RSP
 
@@ -313,6 +327,32 @@ local function rnbd_summary(s)
   return name
 end
 
+local function is_copy(s)
+  return #s >= COPY_HEADER and s:sub(1, 4) == COPY_MAGIC
+end
+
+local function copy_summary(s)
+  local kind = s:byte(6)
+  local name, argument = COPY_TYPES[kind] or "unknown type " .. kind, u32(s, 8)
+  local bytes, offset = u32(s, 12), tostring(u64(s, 16))
+  local path = s:sub(COPY_HEADER + 1):match("^[^%z]*")
+  local text = ({
+    [2] = string.format("%d records", argument),
+    [3] = string.format("%d records", argument),
+    [4] = string.format("%s, %s bytes", path, offset),
+    [5] = string.format("%d blocks from %s", argument, offset),
+    [6] = string.format("%s, %d bytes", offset, bytes),
+    [9] = COPY_TELLS[argument] or tostring(argument),
+  })[kind]
+  return name .. (text and " " .. text or "")
+end
+
+--- What RTRS carries, in words.
+local function user_summary(s)
+  if is_copy(s) then return "copy " .. copy_summary(s) end
+  return "RNBD " .. rnbd_summary(s)
+end
+
 local function learn_request(flow, p, r, m)
   local path = flow.path
   local payload, size = p.imm % 268435456, math.floor(2 ^ path.shift)
@@ -353,7 +393,8 @@ local function learn_request(flow, p, r, m)
   local message = at >= user and tail:sub(at - user + 1, at) or ""
   if at < user then r.user = 0 end -- its beginning is in a packet that was not captured
   q.kind = #message >= 4 and u16(message, 0) or q.kind
-  q.text = #message > 0 and "RNBD " .. rnbd_summary(message) or "message not captured"
+  q.copy = is_copy(message) or q.copy
+  q.text = #message > 0 and user_summary(message) or "message not captured"
   r.info = r.info .. ", " .. q.text
   if back + r.user > p.size then r.whole = tail:sub(-(back + r.user)) end
 end
@@ -502,6 +543,22 @@ local function show_rnbd(t, root, data_bytes)
   end
 end
 
+local function show_copy(t, root)
+  local n = t:len()
+  local tree = root:add(fcopy, t)
+  tree:append_text(", " .. copy_summary(t:raw(0, n)))
+  tree:add(c.version, t(4, 1))
+  tree:add(c.type, t(5, 1))
+  for _, field in ipairs({ { c.slot, 6, 2 }, { c.argument, 8, 4 }, { c.bytes, 12, 4 },
+    { c.offset, 16, 8 }, { c.run, 24, 8 } }) do
+    tree:add_le(field[1], t(field[2], field[3]))
+  end
+  if n > COPY_HEADER then tree:add(c.path, t(COPY_HEADER, n - COPY_HEADER)) end
+  if t(4, 1):uint() ~= 1 or not COPY_TYPES[t(5, 1):uint()] then
+    tree:add_proto_expert_info(bad, "unknown copy message")
+  end
+end
+
 local function show_descriptor(tree, t)
   local d = tree:add(f.desc, t)
   d:add_le(f.addr, t(0, 8))
@@ -586,14 +643,18 @@ local function show_request(r, t, tree, root)
     tree:add_le(f.sg_cnt, h(6, 2))
   end
   if r.header == 24 then show_descriptor(tree, h(8, 16)) end
-  if r.user > 0 then
-    show_rnbd(t(0, r.user), root, r.mine.len)
+  if r.user == 0 then return end
+  local message = t(0, r.user):tvb()
+  if is_copy(message:raw(0, r.user)) then
+    show_copy(message, root)
+  else
+    show_rnbd(message, root, r.mine.len)
   end
 end
 
 local function show(r, p, pinfo, root)
   local which = r.mine and r.user > 0 or r.answer
-  pinfo.cols.protocol = which and "RNBD" or "RTRS"
+  pinfo.cols.protocol = which and (r.mine and r.mine.copy and "FCOPY" or "RNBD") or "RTRS"
   local text = r.name .. (r.info and ", " .. r.info or "")
   if r.request and r.errno then text = text .. " (" .. r.request.text .. ")" end
   pinfo.cols.info = "RTRS " .. text .. (p.qp and string.format(" QP=0x%06x", p.qp) or "")

@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { randomFillSync } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -205,6 +205,37 @@ describe.runIf(hasTshark)("a trace of a session, in a stock tshark", () => {
     const unnamed = ["-Y", "infiniband.bth.opcode <= 0x0b && !rtrs.message"];
     const named = ["-n", "-X", `lua_script:${SCRIPT}`, "-r", file, ...unnamed];
     expect((await run("tshark", named)).stdout).toBe("");
+  });
+
+  it("a copy there and back → sound, every message of it named", async () => {
+    const [files, exported] = [join(path, "files"), join(path, "exported")];
+    for (const folder of [files, exported]) mkdirSync(folder);
+    writeFileSync(join(files, "large"), randomFillSync(Buffer.alloc(IMAGE_BYTES)));
+    writeFileSync(join(files, "small"), "small");
+    const server = new Farpage(["serve", "--address", ONE, "--copy", `e=${exported}`], env);
+    await server.event("ready");
+    const file = join(path, "x.pcapng");
+    const tracer = await trace(server, file);
+    for (const [from, to] of [
+      [files, `rtrs://${ONE}/e`],
+      [`rtrs://${ONE}/e/files`, path],
+    ] as const) {
+      const copy = new Farpage(["copy", from, to, "--address", TWO], env);
+      expect(await copy.exited, copy.stderr).toBe(0);
+    }
+    expect(await server.stop()).toBe(0);
+    expect((await endOf(tracer)).isComplete).toBe(true);
+    const script = ["-X", `lua_script:${SCRIPT}`, "-n", "-r", file];
+    const bad = "!infiniband.bth || _ws.malformed || _ws.lua.error || rtrs.bad || rnbd";
+    const unnamed = "infiniband.bth.opcode <= 0x0b && !rtrs.message";
+    const shown = await run("tshark", [...script, "-Y", `(${bad}) || (${unnamed})`]);
+    expect(shown.stdout).toBe("");
+    const fields = ["-T", "fields", "-e", "fcopy.type", "-e", "fcopy.path"];
+    const { stdout } = await run("tshark", [...script, "-Y", "fcopy", ...fields]);
+    const lines = stdout.trim().split("\n");
+    const types = new Set(lines.map((line) => Number(line.split("\t", 1)[0])));
+    expect([...types].sort()).toEqual([1, 2, 3, 4, 6, 7, 8, 9]);
+    expect(lines).toContain("4\tfiles/large");
   });
 
   it("-w - → tshark reads along; head has seen enough; --json wants the same place", async () => {
