@@ -31,7 +31,7 @@ export const P2P_OPTIONS = z.object({
   json: z.boolean(),
   verbose: z.boolean(),
   from: z.array(z.string().min(1)).default([]),
-  kernel: z.string().min(1).optional(),
+  kernel: z.string().optional(),
   assumeAcs: parsed(parseAcs).optional(),
   to: z.array(z.string()).default([]),
 });

@@ -146,9 +146,10 @@ export async function runP2pList(raw: unknown, what: readonly string[], reporter
   });
   const title = ["device", "address", "kernel", "node", "link", "memory BAR", "name"];
   const all = inventory.items.size;
+  const rootBuses = session.machine.topology.rootBuses.size;
   const text = [
     ...(rows.length === 0 ? [] : tableText([title, ...rows])),
-    `${items.length} of ${all} functions on ${session.machine.topology.rootBuses.size} root buses` +
+    `${items.length} of ${all} functions on ${rootBuses} root bus${rootBuses === 1 ? "" : "es"}` +
       (what.length === 0 ? '; "farpage p2p list all" shows the others' : ""),
   ].join("\n");
   reporter.event("devices", { ...session.head, devices: items.map(deviceJson) }, text);

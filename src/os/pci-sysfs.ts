@@ -78,7 +78,7 @@ export function readPciSysfs(options: PciSysfsOptions = {}): PciSysfs {
   }
   for (const address of addresses.sort()) reader.readFunction(address);
   for (const [folder, pattern] of NAME_FOLDERS) reader.readNames(folder, pattern);
-  const sources: Source[] = [{ name: sys, entries: reader.entries }];
+  const sources: Source[] = [{ name: sys, entries: reader.entries, isWhole: true }];
   for (const name of ["cpuinfo", "cmdline"]) {
     const bytes = reader.readStart(join(proc, name));
     if (bytes !== null) sources.push({ name, bytes });

@@ -10,7 +10,7 @@ import type { PortType } from "./topology.js";
 const CAPABILITIES_MAX = 48;
 const EXTENDED_MAX = 480;
 
-export const PORT_TYPES: Readonly<Record<number, PortType>> = {
+const PORT_TYPES: Readonly<Record<number, PortType>> = {
   0: "endpoint",
   1: "legacy-endpoint",
   4: "root-port",

@@ -9,7 +9,8 @@ import { vendorOfText } from "./vendor-names.js";
 
 /** First AMD family that passes peer-to-peer traffic (Zen), as the kernel's CPU rule has it. */
 const ZEN_FAMILY = 0x17;
-const VENDORS: readonly string[] = ["GenuineIntel", "HygonGenuine", "CentaurHauls"];
+/** Makers of x86 processors that aren't AMD; the last two are Zhaoxin's. */
+const VENDORS: readonly string[] = ["GenuineIntel", "HygonGenuine", "CentaurHauls", "Shanghai"];
 
 /** @param rootFunctions functions that sit on a root bus. */
 export function cpuOf(machine: MachineDraft, rootFunctions: Iterable<FunctionDraft>): Cpu {

@@ -152,9 +152,9 @@ function withoutFirst(
 function eligibility(first: PciFunction, rules: RuleSet): Tri {
   if (devfnOf(first) === 0) return true;
   if (!rules.takesAnyRootPort) return false;
-  if (first.pcie === UNKNOWN) return first.headerType === 0 ? false : UNKNOWN;
-  if (first.pcie === null) return false;
-  return first.pcie.portType === UNKNOWN ? UNKNOWN : first.pcie.portType === "root-port";
+  const portType = first.pcie === UNKNOWN || first.pcie === null ? first.pcie : first.pcie.portType;
+  if (portType === UNKNOWN) return first.headerType === 0 ? false : UNKNOWN;
+  return portType === "root-port";
 }
 
 function identify(first: PciFunction, names: NameResolver | undefined): Identity {

@@ -62,7 +62,7 @@ function prefix(one: PciFunction): string {
 }
 
 /** The first representative that may stand for its bus and isn't listed: the kernel names it. */
-export function unlistedRoot(judged: Judgement): { address: string; id: string } | null {
+function unlistedRoot(judged: Judgement): { address: string; id: string } | null {
   const { roots } = judged.hostBridge;
   for (const root of roots) {
     if (root.isEligible !== true || root.isListed === UNKNOWN) return null;

@@ -27,7 +27,8 @@ function hasLinkAbove(one: PciFunction): Tri {
   if (one.pcie === UNKNOWN) return one.parent === null ? false : UNKNOWN;
   if (one.pcie === null) return false;
   const { portType } = one.pcie;
-  if (portType === UNKNOWN) return UNKNOWN;
+  // Below a bridge, and none itself: an endpoint.
+  if (portType === UNKNOWN) return one.headerType === 0 && one.parent !== null ? true : UNKNOWN;
   if (portType === "endpoint" || portType === "legacy-endpoint") return one.parent !== null;
   return portType === "switch-upstream" || portType === "pcie-to-pci";
 }
@@ -45,39 +46,57 @@ export function rateOfFunction(one: PciFunction): Fact<number | null> {
 
 /** Links that the bytes of this pair cross; null: none. */
 export function narrowestLink(judged: Judgement): Fact<NarrowestLink | null> {
-  const { walk, mapType, client, provider } = judged;
+  const { possible, client, provider } = judged;
   if (client === provider) return null;
   // Redirected and host-bridge traffic goes up to the root; direct traffic turns below.
-  const isDirect = mapType === "BUS_ADDR" || mapType === UNKNOWN;
-  const { common } = walk;
-  const isOnWay = (one: PciFunction) => isBelow(one, common);
-  const all = new Set([...walk.providerUp.functions, ...walk.clientUp.functions]);
-  const onWay = [...all].filter((one) => !isDirect || isOnWay(one));
+  const isDirect = possible.includes("BUS_ADDR");
+  const turning = isDirect ? narrowestOf(judged, linksBelowTurn(judged), true) : null;
+  if (isDirect && possible.length === 1) return turning;
+  const whole = narrowestOf(judged, linksToTop(judged), false);
+  if (!isDirect || turning === null || turning === UNKNOWN) return whole;
+  // By either way the same one, or nobody knows.
+  return whole !== null && whole !== UNKNOWN && whole.address === turning.address ? whole : UNKNOWN;
+}
+
+function linksToTop({ walk }: Judgement): readonly PciFunction[] {
+  return [...new Set([...walk.providerUp.functions, ...walk.clientUp.functions])];
+}
+
+function linksBelowTurn(judged: Judgement): readonly PciFunction[] {
+  const { walk } = judged;
+  if (walk.common === UNKNOWN || walk.common === null) return linksToTop(judged);
+  const below = new Set(
+    walk.hops.filter(({ side }) => side !== "common").map((hop) => hop.address),
+  );
+  return linksToTop(judged).filter(({ address }) => below.has(address));
+}
+
+/** @param isTurning the way ends where the two meet, if that is known. */
+function narrowestOf(
+  judged: Judgement,
+  links: readonly PciFunction[],
+  isTurning: boolean,
+): Fact<NarrowestLink | null> {
+  const { walk } = judged;
   let best: PciFunction | null = null;
   let bestRate = Number.POSITIVE_INFINITY;
   const unknownLinks: Address[] = [];
-  for (const one of onWay) {
+  for (const one of links) {
     const shown = physicalOf(judged, one);
     const rate = rateOfFunction(shown);
     if (rate === null) continue;
     if (rate === UNKNOWN) unknownLinks.push(one.address);
     else if (rate < bestRate) [best, bestRate] = [shown, rate];
   }
-  if (!walk.providerUp.isWhole || !walk.clientUp.isWhole) {
-    if (common === UNKNOWN || common === null || !isDirect) {
-      for (const way of [walk.providerUp, walk.clientUp]) {
-        const top = way.functions.at(-1) as PciFunction;
-        if (!way.isWhole && !unknownLinks.includes(top.address)) unknownLinks.push(top.address);
-      }
+  const isMeeting = walk.common !== UNKNOWN && walk.common !== null;
+  if (!isTurning || !isMeeting) {
+    for (const way of [walk.providerUp, walk.clientUp]) {
+      const top = way.functions.at(-1) as PciFunction;
+      if (!way.isWhole && !unknownLinks.includes(top.address)) unknownLinks.push(top.address);
     }
   }
   if (best === null) return unknownLinks.length > 0 ? UNKNOWN : null;
   return describe(best, bestRate, unknownLinks);
-
-  function isBelow(one: PciFunction, top: Fact<PciFunction | null>): boolean {
-    if (top === UNKNOWN || top === null) return true;
-    return walk.hops.some((hop) => hop.address === one.address && hop.side !== "common");
-  }
 }
 
 function physicalOf(judged: Judgement, one: PciFunction): PciFunction {

@@ -55,7 +55,7 @@ function cpuLine(machine: MachineDraft, source: string, line: string): SourceKin
     case "Vendor ID":
       if (!/^[A-Za-z0-9-]{2,16}$/.test(value)) return null;
       machine.cpuVendor ??= value;
-      if (/^(?:GenuineIntel|AuthenticAMD|HygonGenuine|CentaurHauls)$/.test(value)) {
+      if (/^(?:GenuineIntel|AuthenticAMD|HygonGenuine|CentaurHauls|Shanghai)$/.test(value)) {
         machine.architecture ??= "x86";
       }
       return told(match[1] === "vendor_id" ? "cpuinfo" : "lscpu");

@@ -71,6 +71,16 @@ describe("dirty text", () => {
     expect(topology.functions.size).toBe(1);
   });
 
+  it.each([
+    ["little", (code: number) => [code & 0xff, code >> 8]],
+    ["big", (code: number) => [code >> 8, code & 0xff]],
+  ])("UTF-16, %s end first, as PowerShell writes it: the port redirects", (_name, unit) => {
+    const text = `\ufeff\u00fcber\n\n${clean.replaceAll("\n", "\r\n")}`;
+    const bytes = Uint8Array.from([...text].flatMap((each) => unit(each.charCodeAt(0))));
+    const topology = readTopology([{ name: "dump", bytes }]);
+    expect(one(topology, "0000:00:01.0").acs).toMatchObject({ control: 0x1d });
+  });
+
   it("an ACSCtl line that lacks a word: unknown, with its line", () => {
     const topology = read(port(ACS_ON.replace(" DirectTrans-", "")));
     expect(one(topology, "0000:00:01.0").acs).toMatchObject({ control: "unknown" });

@@ -7,6 +7,7 @@ import { MachineDraft } from "./draft.js";
 import type { SourceKind } from "./report.js";
 import {
   type FolderEntry,
+  type FolderSource,
   type ReadErrorCode,
   type ReadOptions,
   SOURCE_BYTES_MAX,
@@ -34,7 +35,7 @@ const WANTED = "output of lspci (-vvv, -xxxx, -t), a sysfs folder or archive, cp
 export function readTopology(sources: readonly Source[], options: ReadOptions = {}): Topology {
   const reader = new Reader(options);
   for (const source of sources) {
-    if ("entries" in source) reader.folder(source.name, source.entries, 0);
+    if ("entries" in source) reader.folder(source, source.isWhole ?? false, 0);
     else reader.only(source.name, source.bytes);
   }
   return reader.topology(sources.map((source) => source.name));
@@ -78,19 +79,19 @@ class Reader {
         const place = { source: name, line: null };
         this.machine.notice("BAD_ARCHIVE", place, `at byte ${offset}: ${message}`);
       }
-      this.folder(name, entries, depth);
+      this.folder({ name, entries }, false, depth);
     } else {
-      const { kinds, ignoredLines } = readText(this.machine, name, bytes);
+      const { kinds, ignoredLines } = readText(this.machine, name, fromUtf16(bytes));
       this.record(name, kinds, ignoredLines);
     }
   }
 
-  folder(name: string, entries: ReadonlyMap<string, FolderEntry>, depth: number): void {
+  folder({ name, entries }: FolderSource, isWhole: boolean, depth: number): void {
     if (isSysfs(entries)) {
       for (const entry of entries.values()) {
         if (entry.kind === "file") this.spend(name, entry.bytes.length);
       }
-      readSysfs(this.machine, name, entries);
+      readSysfs(this.machine, name, entries, isWhole);
       this.record(name, new Set<SourceKind>(["sysfs"]), 0);
     }
     this.files(name, entries, depth);
@@ -139,6 +140,23 @@ class Reader {
 
 function isGzip(bytes: Uint8Array): boolean {
   return bytes.length >= 3 && bytes[0] === 0x1f && bytes[1] === 0x8b && bytes[2] === 8;
+}
+
+/**
+ * What PowerShell's `>` writes: UTF-16 behind a byte order mark. Dumps are ASCII but for a name
+ * here and there, whose strange characters are question marks then.
+ */
+function fromUtf16(bytes: Uint8Array): Uint8Array {
+  const isLittle = bytes[0] === 0xff && bytes[1] === 0xfe;
+  const isBig = bytes[0] === 0xfe && bytes[1] === 0xff;
+  if (!isLittle && !isBig) return bytes;
+  const text = new Uint8Array((bytes.length - 2) >> 1);
+  const [low, high] = isLittle ? [2, 3] : [3, 2];
+  for (let at = 0; at < text.length; at++) {
+    const isAscii = bytes[2 * at + high] === 0 && (bytes[2 * at + low] as number) < 0x80;
+    text[at] = isAscii ? (bytes[2 * at + low] as number) : 0x3f;
+  }
+  return text;
 }
 
 function failure(code: ReadErrorCode, message: string): FarpageError<ReadErrorCode> {

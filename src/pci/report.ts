@@ -23,8 +23,6 @@ export type NoticeCode =
   | "CONFLICT"
   /** A capability list that loops, leaves its space, or overlaps the header. */
   | "BAD_CONFIG"
-  /** The same function twice in one listing. */
-  | "DUPLICATE"
   /** An archive member that was left out: too big, an odd name, a bad header. */
   | "BAD_ARCHIVE"
   /** More of something than this reader takes. */

@@ -81,6 +81,8 @@ describe("rules by release", () => {
     const hygon = ask(...hosts, "6.1", "HygonGenuine");
     expect(hygon.mapType).toBe("NOT_SUPPORTED");
     expect(hygon.notes.join()).toContain("HygonGenuine");
+    // Zhaoxin's processors say "  Shanghai  ".
+    expect(ask(...hosts, "6.1", " Shanghai  ").hostBridge.cpuRule).toBe(false);
   });
 
   it("the newest is the default; newer ones get its rules and say so", () => {
@@ -327,6 +329,34 @@ describe("next: ACS is judged where the ways part", () => {
     const ask = (kernel: string) =>
       p2pPath(topology, "0000:01:00.0", "0000:01:00.1", { kernel }).mapType;
     expect([ask("7.2"), ask("next")]).toEqual(["NOT_SUPPORTED", "BUS_ADDR"]);
+  });
+});
+
+describe("the narrowest link", () => {
+  const link = (dump: string, uplink = "5GT/s, Width x1") => {
+    const rates = new Map([
+      ["01:00.0", uplink],
+      ["03:00.0", "16GT/s, Width x4"],
+      ["04:00.0", "16GT/s, Width x8"],
+    ]);
+    let text = dump;
+    for (const [address, rate] of rates) {
+      const at = text.indexOf("Capabilities: [40]", text.indexOf(`\n${address} `));
+      const end = text.indexOf("\n", at) + 1;
+      text = `${text.slice(0, end)}\t\tLnkSta:\tSpeed ${rate}, TrErr-\n${text.slice(end)}`;
+    }
+    return askSwitched(text, "6.1").narrowestLink;
+  };
+
+  it("is below the turn where switches route it, above it too where ACS sends it up", () => {
+    expect(link(switched({}))).toMatchObject({ address: "0000:03:00.0" });
+    expect(link(switched({ "02:00.0": ON }))).toMatchObject({ address: "0000:01:00.0" });
+  });
+
+  it("is unknown where the way is, unless it is the same by either", () => {
+    const hidden = switched({ "02:00.0": ON }).replace(/\t\tACSCtl.*\n/, "");
+    expect(link(hidden)).toBe("unknown");
+    expect(link(hidden, "16GT/s, Width x16")).toMatchObject({ address: "0000:03:00.0" });
   });
 });
 

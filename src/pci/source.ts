@@ -22,6 +22,11 @@ export type FolderEntry =
 export interface FolderSource {
   readonly name: string;
   readonly entries: ReadonlyMap<string, FolderEntry>;
+  /**
+   * A live sysfs of which all was read that counts here: a link or folder that isn't here isn't
+   * there either. Of an archive nobody knows what was packed. Default: false.
+   */
+  readonly isWhole?: boolean;
 }
 
 export type Source = FileSource | FolderSource;

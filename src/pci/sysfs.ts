@@ -26,13 +26,17 @@ export function isSysfs(entries: ReadonlyMap<string, FolderEntry>): boolean {
   return false;
 }
 
-/** Tells everything that the tree says. Linear in its entries. */
+/**
+ * Tells everything that the tree says. Linear in its entries.
+ * @param isWhole what isn't in `entries` isn't in the sysfs: see `FolderSource`.
+ */
 export function readSysfs(
   machine: MachineDraft,
   source: string,
   entries: ReadonlyMap<string, FolderEntry>,
+  isWhole: boolean,
 ): void {
-  const reader = new SysfsReader(machine, source);
+  const reader = new SysfsReader(machine, source, isWhole);
   for (const [path, entry] of entries) reader.entry(path, entry);
   reader.end();
 }
@@ -47,20 +51,26 @@ interface Located {
 class SysfsReader {
   private readonly machine: MachineDraft;
   private readonly place: Place;
+  private readonly isWhole: boolean;
   private hasGroups = false;
   private hasGroupsFolder = false;
   /** Functions that have an `iommu_group` or are in one. */
   private readonly grouped = new Set<FunctionDraft>();
-  private readonly seen = new Set<FunctionDraft>();
   private readonly paths = new Map<string, FunctionDraft>();
-  /** Functions whose folder was seen with its files; only of those "no physfn" says something. */
+  /** Functions of whose folder a file is here. */
   private readonly withFiles = new Set<FunctionDraft>();
+  /**
+   * Functions whose links were packed: the kernel gives each a `subsystem`. Only of these a link
+   * that isn't here (`physfn`, `iommu_group`) says something.
+   */
+  private readonly withLinks = new Set<FunctionDraft>();
   private readonly virtual = new Set<FunctionDraft>();
   private readonly withMemory = new Set<FunctionDraft>();
 
-  constructor(machine: MachineDraft, source: string) {
+  constructor(machine: MachineDraft, source: string, isWhole: boolean) {
     this.machine = machine;
     this.place = { source, line: null };
+    this.isWhole = isWhole;
   }
 
   entry(path: string, entry: FolderEntry): void {
@@ -73,7 +83,6 @@ class SysfsReader {
     const located = this.locate(path.split("/"));
     if (located === null) return;
     const { draft, rest } = located;
-    this.seen.add(draft);
     const [name, child] = rest;
     if (name === undefined) {
       if (entry.kind === "link") this.locate(entry.target.split("/"));
@@ -85,14 +94,18 @@ class SysfsReader {
   }
 
   end(): void {
-    for (const draft of this.withFiles) {
+    const hasAny = this.hasGroups || this.grouped.size > 0;
+    const isGrouping = hasAny || this.hasGroupsFolder || this.isWhole;
+    if (isGrouping) this.machine.hasIommuGroups = hasAny;
+    for (const draft of this.isWhole ? this.withFiles : this.withLinks) {
       if (!this.virtual.has(draft)) this.tell(draft, "pf", null);
+      if (isGrouping && !this.grouped.has(draft)) this.tell(draft, "group", null);
+    }
+    // Who packed the folders of some packed them of all.
+    if (!this.isWhole && this.withMemory.size === 0) return;
+    for (const draft of this.withFiles) {
       if (!this.withMemory.has(draft)) this.tell(draft, "p2pmem", false);
     }
-    const hasAny = this.hasGroups || this.grouped.size > 0;
-    if (hasAny || this.hasGroupsFolder) this.machine.hasIommuGroups = hasAny;
-    if (!hasAny && !this.hasGroupsFolder) return;
-    for (const draft of this.seen) if (!this.grouped.has(draft)) this.tell(draft, "group", null);
   }
 
   /** Finds the last function that a path goes through, and tells where all on the way hang. */
@@ -153,6 +166,7 @@ class SysfsReader {
   private link(draft: FunctionDraft, name: string, target: string): void {
     const last = target.slice(target.lastIndexOf("/") + 1);
     if (name === "driver") draft.driver ??= clip(last);
+    if (name === "subsystem") this.withLinks.add(draft);
     if (name === "iommu_group" && /^[0-9]{1,6}$/.test(last)) {
       this.grouped.add(draft);
       this.tell(draft, "group", Number(last));
@@ -263,7 +277,9 @@ class SysfsReader {
     this.tell(draft, `win.${kind}.cpu`, isOpen ? `${start}-${end}` : null);
   }
 
+  /** The kernel shows these files of functions with a PCIe capability alone. */
   private rate(draft: FunctionDraft, name: string, value: string): void {
+    this.tell(draft, "pcie", true);
     const match = /^([0-9]{1,3}(?:\.[0-9])?)(?: GT\/s.*)?$/.exec(value);
     if (match !== null) this.tell(draft, `sysfs.${name}`, Number(match[1]));
   }

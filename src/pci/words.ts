@@ -32,7 +32,7 @@ const ACS_WORDS = [
 ] as const;
 
 /** Bits of `SrcValid+ TransBlk- …`; null where one of the seven is missing. */
-export function acsWord(text: string): number | null {
+function acsWord(text: string): number | null {
   let word = 0;
   for (const [bit, name] of ACS_WORDS.entries()) {
     const at = text.indexOf(name);

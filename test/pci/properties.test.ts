@@ -305,8 +305,9 @@ describe("facts that a dump lost", () => {
       }
     });
     expect(known + open).toBeGreaterThan(0);
-    // A few machines may be lucky.
-    if (RUNS >= 40 && name !== "no CPU") expect(open).toBeGreaterThan(0);
+    // A few machines may be lucky; where bytes are cut off, one function of each has part of them.
+    const isRare = name === "no CPU" || name === "the end of the bytes cut off";
+    if (RUNS >= 40 && !isRare) expect(open).toBeGreaterThan(0);
   });
 
   it.each(Object.entries(LOSSES))("%s: no fact is invented", (name, lose) => {

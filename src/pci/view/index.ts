@@ -4,7 +4,6 @@ export { hex, Inventory, type InventoryItem } from "./inventory.js";
 export { deviceJson, matrixJson, P2P_SCHEMA, pairJson, pathJson, treeJson } from "./json.js";
 export { KINDS, type Kind, kindOf, LABELS, PEER_KINDS } from "./kind.js";
 export {
-  cellText,
   countAnswers,
   type Judge,
   type Matrix,

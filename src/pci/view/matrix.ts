@@ -56,7 +56,7 @@ export function countAnswers(matrix: Matrix): Readonly<Record<Answer, number>> {
 }
 
 /** Proximity and verdict in one cell: `PIX+`, `SYS-`, `?~`. */
-export function cellText(path: P2pVerdict): string {
+function cellText(path: P2pVerdict): string {
   if (path.client === path.provider) return "X";
   const proximity = path.proximity === UNKNOWN ? "?" : path.proximity;
   return `${proximity}${ANSWER_SIGNS[answerOf(path)]}`;

@@ -45,7 +45,8 @@ describe("the tree", () => {
       "│     └─ 0000:02:01.0  [04]  ACS ReqRedir+ CmpltRedir+  REDIRECTS",
       "│        └─ SSD0 nvme0  0000:04:00.0  unknown device",
       "└─ 0000:00:00.0  Host bridge",
-      "1 more root bus with 2 functions, none of which is a GPU, NIC, NVMe drive or memory",
+      "1 more root bus with 2 functions, none of which is a GPU, accelerator, NIC, " +
+        "NVMe drive or memory",
     ]);
   });
 

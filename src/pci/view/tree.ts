@@ -7,7 +7,7 @@ import { ACS, type Address, type PciFunction, type RootBusName } from "../topolo
 import type { P2pPath } from "../verdict.js";
 import { hex, type Inventory, type InventoryItem } from "./inventory.js";
 import type { Kind } from "./kind.js";
-import { type Answer, acsBits, answerOf, linkText, PORT_TEXTS } from "./words.js";
+import { type Answer, acsBits, answerOf, count, linkText, PORT_TEXTS } from "./words.js";
 
 /** What a function's ACS does to traffic between peers. */
 export type AcsState = "none" | "passes" | "redirects" | "unknown";
@@ -61,8 +61,9 @@ export function makeTree(inventory: Inventory, options: TreeOptions = {}): Tree 
   const rest =
     hiddenRoots === 0
       ? null
-      : `${hiddenRoots} more root bus${hiddenRoots === 1 ? "" : "es"} with ${hiddenFunctions} ` +
-        "functions, none of which is a GPU, NIC, NVMe drive or memory";
+      : `${hiddenRoots} more root bus${hiddenRoots === 1 ? "" : "es"} with ` +
+        `${count(hiddenFunctions, "function")}, none of which is a GPU, accelerator, NIC, ` +
+        "NVMe drive or memory";
   const { path } = options;
   return { roots, rest, answer: path === null || path === undefined ? null : answerOf(path) };
 }
