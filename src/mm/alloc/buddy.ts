@@ -28,7 +28,7 @@ export class BuddyAllocator {
   readonly lists: FreeLists;
   /** Largest order, in records. */
   readonly orderMax: number;
-  /** Records in free blocks, those of isolated page blocks included. */
+  /** Records in free blocks. */
   freeCount = 0;
   private readonly grouping: boolean;
   private readonly splitsEnds: boolean;
@@ -84,6 +84,27 @@ export class BuddyAllocator {
     return ((mask | reserve) & (-1 << order)) !== 0;
   }
 
+  /**
+   * Like `allocate`, from blocks below 2 MiB alone and wherever they are: room for something that
+   * is moved so that a whole page block becomes free. @returns -1 when there is none.
+   */
+  allocateFragment(order: number, type: number): number {
+    const below = (1 << Math.min(this.blocks.shift, this.orderMax + 1)) - 1;
+    const own = this.listTypeOf(type);
+    let record = this.takeFragment(order, own, below);
+    for (let other = BLOCK_TYPE.RECLAIMABLE; record < 0 && other >= 0; other--) {
+      if (other !== own) record = this.takeFragment(order, other, below);
+    }
+    if (record >= 0) this.markUsed(record, order);
+    return record;
+  }
+
+  /** Takes the block of 2^order records at `record`, all of it free, and marks it used. */
+  takeExactly(record: number, order: number): void {
+    this.takeRange(record, 1 << order);
+    this.markUsed(record, order);
+  }
+
   /** Whether some list has a block of `order`. */
   hasAny(order: number): boolean {
     const masks = this.lists.orderMasks;
@@ -107,8 +128,8 @@ export class BuddyAllocator {
   }
 
   /**
-   * Takes exactly the records [first, first + count) off the free lists. They are neither free nor
-   * used then: `markUsed` or `insertRange` must follow. Preconditions: all are free.
+   * Takes exactly the records [first, first + count) off the free lists. They are isolated then:
+   * `markUsed` or `insertRange` must follow. Preconditions: all are free.
    */
   takeRange(first: number, count: number): void {
     const end = first + count;
@@ -123,6 +144,7 @@ export class BuddyAllocator {
       if (headEnd > end) this.insertRange(end, headEnd - end);
       record = headEnd;
     }
+    this.table.states.fill(FRAME_STATE.ISOLATED, first, end);
   }
 
   /** First record of the free block that `record` lies in, -1 when it isn't free. */
@@ -170,7 +192,7 @@ export class BuddyAllocator {
 
   /**
    * Sets a page block apart for `type`; its free blocks go to that type's lists. A block that is
-   * free altogether is nobody's: it stays movable, unless it is for the reserve or isolated.
+   * free altogether is nobody's: it stays movable, unless it is for the reserve.
    */
   setBlockType(block: number, type: number): void {
     const { blocks } = this;
@@ -209,7 +231,12 @@ export class BuddyAllocator {
   }
 
   private takeFrom(order: number, type: number): number {
-    const mask = (this.lists.orderMasks[type] as number) & (-1 << order);
+    return this.takeFragment(order, type, -1);
+  }
+
+  /** @param orders bits of the orders of free blocks that may be taken from. */
+  private takeFragment(order: number, type: number, orders: number): number {
+    const mask = (this.lists.orderMasks[type] as number) & (-1 << order) & orders;
     if (mask === 0) return NOTHING;
     const found = 31 - Math.clz32(mask & -mask);
     const record = this.lists.pick(found, type, this.isBig(order));

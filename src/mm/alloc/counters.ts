@@ -8,6 +8,8 @@ export class AllocatorCounters {
   readonly allocations = new Float64Array((ORDER_MAX + 1) * BLOCK_TYPE_COUNT);
   readonly failures = new Float64Array((ORDER_MAX + 1) * BLOCK_TYPE_COUNT);
   readonly frees = new Float64Array(ORDER_MAX + 1);
+  /** Blocks freed, of all orders. */
+  freeCount = 0;
   /** By MIGRATE: served from page blocks of another type. */
   readonly fallbacks = new Float64Array(BLOCK_TYPE_COUNT);
   /** Page blocks that unmovable or reclaimable requests took from others. */

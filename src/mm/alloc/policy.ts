@@ -8,7 +8,10 @@ export interface AllocatorPolicy {
   readonly groupByMobility: boolean;
   /** `"split-ends"`: blocks below 2 MiB from the bottom, others from the top. */
   readonly placement: "any" | "split-ends";
-  /** Frames kept for requests of 2 MiB and more, which then come from there first. */
+  /**
+   * Frames kept for requests of 2 MiB and more, which then come from there first; -1: half of the
+   * first normal zone.
+   */
   readonly hugeReserveFrames: number;
   /** The smallest block that is handed out: 4 KiB, or 64 KiB with what is unused in it. */
   readonly baseShift: 12 | 16;
@@ -49,3 +52,14 @@ export const UNDIVIDED_POLICY: AllocatorPolicy = {
   compaction: "none",
   evictBeforeSteal: false,
 };
+
+/** The policies that are compared. Each differs from the first or the last in one rule. */
+export const POLICIES: readonly AllocatorPolicy[] = [
+  UNDIVIDED_POLICY,
+  { ...UNDIVIDED_POLICY, name: "split-ends", placement: "split-ends" },
+  { ...UNDIVIDED_POLICY, name: "two-tier", hugeReserveFrames: -1 },
+  { ...UNDIVIDED_POLICY, name: "64k-base", baseShift: 16 },
+  { ...DEFAULT_POLICY, name: "grouped-fixed-slabs", movableSlabs: false },
+  { ...DEFAULT_POLICY, name: "grouped-pins-anywhere", migrateBeforeLongTermPin: false },
+  DEFAULT_POLICY,
+];

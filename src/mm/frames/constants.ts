@@ -41,7 +41,7 @@ export const FRAME_STATE = {
   USED: 3,
   /** A later frame of an allocated block. */
   TAIL: 4,
-  /** First frame of an allocated block that is being moved: nobody can reach its bytes. */
+  /** On its way: of a block whose contents move, or taken off the free lists for a while. */
   ISOLATED: 5,
 } as const;
 export type FrameState = (typeof FRAME_STATE)[keyof typeof FRAME_STATE];
@@ -75,12 +75,12 @@ export const SOILED = 0x8000;
 export const MIGRATE = { UNMOVABLE: 0, MOVABLE: 1, RECLAIMABLE: 2 } as const;
 export type MigrateType = (typeof MIGRATE)[keyof typeof MIGRATE];
 
-/** Types of page blocks beside the three: the reserve of 2 MiB blocks, and blocks being emptied. */
-export const BLOCK_TYPE = { ...MIGRATE, HUGE: 3, ISOLATED: 4 } as const;
+/** Types of page blocks: the three, and the reserve for requests of 2 MiB and more. */
+export const BLOCK_TYPE = { ...MIGRATE, HUGE: 3 } as const;
 export type BlockType = (typeof BLOCK_TYPE)[keyof typeof BLOCK_TYPE];
-export const BLOCK_TYPE_COUNT = 5;
+export const BLOCK_TYPE_COUNT = 4;
 /** Names for people, by number. */
-export const BLOCK_TYPE_NAMES = ["unmovable", "movable", "reclaimable", "huge", "isolated"];
+export const BLOCK_TYPE_NAMES = ["unmovable", "movable", "reclaimable", "huge"];
 
 export const ALLOCATE = {
   /** All bytes are zero. */

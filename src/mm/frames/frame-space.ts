@@ -28,7 +28,7 @@ export class FrameSpace {
   readonly policy: AllocatorPolicy;
   readonly counters = new AllocatorCounters();
   readonly zones: Zone[] = [];
-  protected readonly normalZones: Zone[] = [];
+  readonly normalZones: Zone[] = [];
   protected readonly owners = new OwnerTable();
   /** Zone of each 2^MAP_SHIFT frames. */
   private readonly zoneMap: (Zone | null)[] = [];

@@ -28,7 +28,6 @@ export { FrameTable } from "./frame-table.js";
 export type { FrameOwner } from "./owner.js";
 export { PageBlocks } from "./page-blocks.js";
 export {
-  type BlockMaker,
   PhysicalMemory,
   type PhysicalMemoryOptions,
   type Reclaimer,

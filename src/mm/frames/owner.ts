@@ -28,6 +28,11 @@ export interface FrameOwner {
    * `to` equals `from` when the move was given up. Called after every `detach` that returned true.
    */
   attach(from: Pfn, to: Pfn, index: number): void;
+  /**
+   * Where the owner can do better than to have the block moved: brings its contents elsewhere and
+   * frees it. @returns whether it did; else nothing has changed.
+   */
+  vacate?(pfn: Pfn, index: number): boolean;
 }
 
 /** The owners of a host by id. */

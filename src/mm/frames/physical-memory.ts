@@ -7,6 +7,7 @@
 // there. Counts of a block are those of its first frame, whichever of its frames is named.
 
 import { assert } from "../../base/index.js";
+import { Compactor } from "../alloc/compactor.js";
 import { type AllocatorPolicy, DEFAULT_POLICY } from "../alloc/policy.js";
 import {
   ALLOCATE,
@@ -39,23 +40,16 @@ export interface Reclaimer {
   reclaim(frameCount: number): number;
 }
 
-/** Makes free blocks of frames that lie scattered; see `alloc/compaction.ts`. */
-export interface BlockMaker {
-  /** @returns whether a request of the order and type would succeed now. */
-  makeBlock(order: number, migrate: MigrateType): boolean;
-  /** Makes room for an unmovable block among its like. @returns whether it did. */
-  makeRoom(order: number, migrate: MigrateType): boolean;
-}
-
 export interface PhysicalMemoryOptions {
   readonly policy?: AllocatorPolicy;
 }
 
 export class PhysicalMemory extends FrameSpace {
-  /** Set by the compactor of this memory. */
-  blockMaker: BlockMaker | null = null;
+  /** Makes big blocks out of small ones, in the calls that need it and as a machine by itself. */
+  readonly compactor: Compactor;
   private readonly reclaimers: Reclaimer[] = [];
   private readonly baseOrder: number;
+  private readonly evicts: boolean;
   private reserveLeft: number;
   /** No reclaim or compaction inside another. */
   private isInSlowPath = false;
@@ -63,7 +57,9 @@ export class PhysicalMemory extends FrameSpace {
   constructor(options: PhysicalMemoryOptions = {}) {
     super(options.policy ?? DEFAULT_POLICY);
     this.baseOrder = this.policy.baseShift - 12;
+    this.evicts = this.policy.evictBeforeSteal && this.policy.groupByMobility;
     this.reserveLeft = this.policy.hugeReserveFrames;
+    this.compactor = new Compactor(this);
   }
 
   override addZone(options: ZoneOptions): Zone {
@@ -81,6 +77,7 @@ export class PhysicalMemory extends FrameSpace {
   allocate(order: number, migrate: MigrateType, flags = 0): Pfn {
     assert(order >= 0 && order <= ORDER_MAX, "blocks have orders up to ORDER_MAX");
     const size = Math.max(order, this.baseOrder);
+    if (this.evicts && migrate !== MIGRATE.MOVABLE) this.makeRoom(size, migrate, flags);
     let pfn = this.tryAllocate(size, migrate, flags);
     if (pfn === NO_FRAME && (flags & ALLOCATE.ATOMIC) === 0) {
       pfn = this.allocateSlowly(size, migrate, flags);
@@ -112,8 +109,7 @@ export class PhysicalMemory extends FrameSpace {
       const state = zone.table.states[i];
       if (state !== FRAME_STATE.FREE && state !== FRAME_STATE.FREE_TAIL) return false;
     }
-    zone.buddy.takeRange(record, count);
-    zone.buddy.markUsed(record, granules);
+    zone.buddy.takeExactly(record, granules);
     this.begin(zone, record, granules, migrate, flags);
     return true;
   }
@@ -248,6 +244,45 @@ export class PhysicalMemory extends FrameSpace {
     }
   }
 
+  /** Whether a block could be moved now: MOVE_RESULT.DONE, or what is against it. */
+  judge(pfn: Pfn): MoveResult {
+    const zone = this.zoneOf(pfn);
+    return this.judgeMove(zone, this.headRecord(zone, pfn));
+  }
+
+  /** Like `allocateIn`, out of free blocks below 2 MiB alone; see `BuddyAllocator`. */
+  allocateFragment(zone: Zone, order: number, migrate: MigrateType): Pfn {
+    const record = zone.buddy.allocateFragment(order, migrate);
+    return record < 0 ? NO_FRAME : this.begin(zone, record, order, migrate, 0);
+  }
+
+  /**
+   * Makes records that were taken off the free lists (isolated) the fewest allocated blocks that
+   * cover them, each with one reference. @param flags ZERO counts.
+   */
+  beginRange(zone: Zone, first: number, count: number, migrate: MigrateType, flags: number): void {
+    let record = first;
+    let left = count;
+    while (left > 0) {
+      const aligned = record === 0 ? ORDER_MAX : 31 - Math.clz32(record & -record);
+      const order = Math.min(aligned, 31 - Math.clz32(left), zone.buddy.orderMax);
+      zone.buddy.markUsed(record, order);
+      this.begin(zone, record, order, migrate, flags);
+      record += 2 ** order;
+      left -= 2 ** order;
+    }
+  }
+
+  /** Says that `count` frames, free ones of one zone, are all zero: the system took them back. */
+  markZero(pfn: Pfn, count: number): void {
+    const zone = this.zoneOf(pfn);
+    const record = zone.recordOf(pfn);
+    for (let i = record; i < record + count; i++) {
+      assert((zone.table.references[i] as number) === 0, "frames that are marked are free");
+      zone.table.flags[i] = 0;
+    }
+  }
+
   /** Recomputes every total from the records and asserts that all agree. */
   checkInvariants(): void {
     for (const zone of this.zones) checkZone(zone, this.owners);
@@ -274,12 +309,21 @@ export class PhysicalMemory extends FrameSpace {
       this.reclaim(this.missingFor(2 ** order));
       pfn = this.tryAllocate(order, migrate, flags);
     }
-    const maker = this.blockMaker;
-    if (pfn === NO_FRAME && maker !== null && (flags & ALLOCATE.NO_COMPACT) === 0 && order > 0) {
-      if (maker.makeBlock(order, migrate)) pfn = this.tryAllocate(order, migrate, flags);
+    if (pfn === NO_FRAME && (flags & ALLOCATE.NO_COMPACT) === 0 && order > 0) {
+      if (this.compactor.makeBlock(order)) pfn = this.tryAllocate(order, migrate, flags);
     }
     this.isInSlowPath = false;
     return pfn;
+  }
+
+  /** Before an unmovable request takes from others: movable frames leave the blocks of its type. */
+  private makeRoom(order: number, migrate: MigrateType, flags: number): void {
+    if ((flags & (ALLOCATE.NO_COMPACT | ALLOCATE.ATOMIC)) !== 0 || this.isInSlowPath) return;
+    if (order >= PAGE_BLOCK_ORDER) return;
+    for (const zone of this.normalZones) if (zone.buddy.hasOwn(order, migrate)) return;
+    this.isInSlowPath = true;
+    this.compactor.makeRoom(order, migrate);
+    this.isInSlowPath = false;
   }
 
   private isShortOf(frameCount: number): boolean {
@@ -316,6 +360,7 @@ export class PhysicalMemory extends FrameSpace {
     table.soil(record, 2 ** order);
     const { frees } = this.counters;
     frees[order + zone.granuleOrder] = (frees[order + zone.granuleOrder] as number) + 1;
+    this.counters.freeCount++;
     zone.buddy.free(record, order);
   }
 
@@ -391,6 +436,7 @@ export class PhysicalMemory extends FrameSpace {
   /** Sets the policy's reserve of 2 MiB blocks apart, at the top. */
   private fillReserve(zone: Zone): void {
     const { buddy } = zone;
+    if (this.reserveLeft < 0) this.reserveLeft = zone.frameCount >>> 1;
     for (let block = buddy.blocks.count - 1; block >= 0 && this.reserveLeft > 0; block--) {
       const first = block << PAGE_BLOCK_ORDER;
       if (first + PAGE_BLOCK_FRAMES > zone.frameCount) continue;

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+// A host's buffers out of its physical memory: each a range of neighbouring frames. The arena grows
+// by sections of the system's memory as it is needed, and gives back what is free altogether.
+
+import { assert, FarpageError, type Memory, type MemorySource } from "../../base/index.js";
+import {
+  ALLOCATE,
+  MIGRATE,
+  NO_FRAME,
+  PAGE_BLOCK_FRAMES,
+  type Pfn,
+  ZONE,
+} from "../frames/constants.js";
+import type { PhysicalMemory } from "../frames/physical-memory.js";
+import type { Zone } from "../frames/zone.js";
+import { ContiguousAllocator } from "./contiguous.js";
+
+/** Where the arena's sections come from: the system. */
+export interface SectionSource extends MemorySource {
+  /**
+   * Gives pages of a section back to the system, if it can: they read as zeroes afterwards and cost
+   * nothing until they are touched. @returns false: nothing has changed.
+   */
+  discard(section: Memory, offset: number, length: number): boolean;
+}
+
+export interface ArenaOptions {
+  readonly memory: PhysicalMemory;
+  readonly sections: SectionSource;
+  /** Bytes that may be allocated in all, in whole frames. */
+  readonly limitBytes?: number;
+  /** Size of a section, unless a buffer needs a larger one; a multiple of 2 MiB. */
+  readonly sectionBytes?: number;
+}
+
+const FRAME_BYTES = 4096;
+const PAGE_BLOCK_BYTES = PAGE_BLOCK_FRAMES * FRAME_BYTES;
+export const SECTION_BYTES = 64 * 1024 * 1024;
+/** Buffers from this size on go back to the system when they are freed; smaller ones are wiped. */
+const DISCARD_BYTES_MIN = 64 * 1024;
+const NO_WATERMARKS = { min: 0, low: 0, high: 0 };
+
+/** A buffer of the arena. */
+export class ArenaMemory implements Memory {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly address: number;
+  readonly length: number;
+  /** First of its frames. */
+  readonly pfn: Pfn;
+  readonly frameCount: number;
+  /** The section that it lies in, and where. */
+  readonly section: Memory;
+  readonly offset: number;
+
+  constructor(section: Memory, offset: number, length: number, pfn: Pfn) {
+    const { buffer, byteOffset } = section.bytes;
+    this.bytes = new Uint8Array(buffer, byteOffset + offset, length);
+    this.view = new DataView(buffer, byteOffset + offset, length);
+    this.address = section.address + offset;
+    this.length = length;
+    this.pfn = pfn;
+    this.frameCount = Math.ceil(length / FRAME_BYTES);
+    this.section = section;
+    this.offset = offset;
+  }
+}
+
+/** See the top of the file. Its buffers are zeroes when they are handed out, whoever had them. */
+export class ArenaMemorySource implements MemorySource {
+  readonly memory: PhysicalMemory;
+  readonly limitBytes: number;
+  /** Bytes of buffers, in whole frames. */
+  allocatedBytes = 0;
+  private readonly contiguous: ContiguousAllocator;
+  private readonly sections: SectionSource;
+  private readonly sectionBytes: number;
+  private readonly buffers = new Set<ArenaMemory>();
+  private readonly zones: Zone[] = [];
+
+  constructor(options: ArenaOptions) {
+    this.memory = options.memory;
+    this.sections = options.sections;
+    this.limitBytes = options.limitBytes ?? Number.POSITIVE_INFINITY;
+    this.sectionBytes = options.sectionBytes ?? SECTION_BYTES;
+    assert(this.sectionBytes % PAGE_BLOCK_BYTES === 0, "sections are made of whole page blocks");
+    this.contiguous = new ContiguousAllocator(options.memory);
+  }
+
+  /** Bytes of the sections that the arena has now. */
+  get sectionBytesTotal(): number {
+    let bytes = 0;
+    for (const zone of this.zones) bytes += zone.frameCount * FRAME_BYTES;
+    return bytes;
+  }
+
+  allocate(length: number): ArenaMemory {
+    if (!Number.isSafeInteger(length) || length < 1) {
+      throw new FarpageError("EINVAL", `can't allocate ${length} bytes of memory`);
+    }
+    const frameCount = Math.ceil(length / FRAME_BYTES);
+    const rounded = frameCount * FRAME_BYTES;
+    if (this.allocatedBytes + rounded > this.limitBytes) {
+      throw new FarpageError(
+        "ENOMEM",
+        `${length} bytes more than the ${this.allocatedBytes} in use exceed the limit of ` +
+          `${this.limitBytes} bytes`,
+      );
+    }
+    const pfn = this.takeFrames(length, frameCount);
+    const zone = this.memory.zoneOf(pfn);
+    const buffer = new ArenaMemory(zone.sectionOf(pfn), zone.offsetOf(pfn), length, pfn);
+    this.buffers.add(buffer);
+    this.allocatedBytes += rounded;
+    return buffer;
+  }
+
+  free(memory: Memory): void {
+    const buffer = memory as ArenaMemory;
+    assert(this.buffers.delete(buffer), "memory is freed once, by the source that allocated it");
+    const { pfn, frameCount } = buffer;
+    this.allocatedBytes -= frameCount * FRAME_BYTES;
+    const zone = this.memory.zoneOf(pfn);
+    // Who else holds a frame of it (a pin asserts) keeps that frame, not the buffer.
+    if (!this.contiguous.freeRange(pfn, frameCount)) return;
+    if (this.zones.length > 1 && zone.freeFrames === zone.frameCount) {
+      this.dropZone(zone);
+      return;
+    }
+    const bytes = frameCount * FRAME_BYTES;
+    if (bytes < DISCARD_BYTES_MIN) return;
+    if (this.sections.discard(buffer.section, buffer.offset, bytes)) {
+      this.memory.markZero(pfn, frameCount);
+    }
+  }
+
+  /** Frees every buffer and gives every section back. */
+  close(): void {
+    for (const buffer of this.buffers) this.contiguous.freeRange(buffer.pfn, buffer.frameCount);
+    this.buffers.clear();
+    this.allocatedBytes = 0;
+    for (const zone of [...this.zones]) this.dropZone(zone);
+  }
+
+  private takeFrames(length: number, frameCount: number): Pfn {
+    const align = frameCount >= PAGE_BLOCK_FRAMES ? PAGE_BLOCK_FRAMES : 1;
+    const { contiguous } = this;
+    const flags = ALLOCATE.ZERO | ALLOCATE.NO_RECLAIM;
+    const free = flags | ALLOCATE.NO_COMPACT;
+    let pfn = contiguous.allocateRange(frameCount, align, MIGRATE.UNMOVABLE, free);
+    if (pfn !== NO_FRAME) return pfn;
+    if (this.addSection(frameCount * FRAME_BYTES)) {
+      pfn = contiguous.allocateRange(frameCount, align, MIGRATE.UNMOVABLE, free);
+      assert(pfn !== NO_FRAME, "a new section holds what it was made for");
+      return pfn;
+    }
+    // The system has no more: what others have here may give way.
+    pfn = contiguous.allocateRange(frameCount, align, MIGRATE.UNMOVABLE, ALLOCATE.ZERO);
+    if (pfn !== NO_FRAME) return pfn;
+    throw new FarpageError("ENOMEM", `the system has no ${length} bytes of memory left`);
+  }
+
+  /** Adds a section for a buffer of `bytes`. @returns false when the system has none. */
+  private addSection(bytes: number): boolean {
+    const needed = Math.ceil(bytes / PAGE_BLOCK_BYTES) * PAGE_BLOCK_BYTES;
+    const wanted = Math.max(needed, this.sectionBytes);
+    const section = this.mapSection(wanted) ?? (wanted > needed ? this.mapSection(needed) : null);
+    if (section === null) return false;
+    const name = `arena ${this.zones.length}`;
+    const { length } = section;
+    const zone = this.memory.addZone({
+      kind: ZONE.NORMAL,
+      name,
+      bytes: length,
+      sections: [section],
+      watermarks: NO_WATERMARKS,
+    });
+    this.zones.push(zone);
+    return true;
+  }
+
+  private mapSection(bytes: number): Memory | null {
+    try {
+      return this.sections.allocate(bytes);
+    } catch (error) {
+      if (error instanceof FarpageError && error.code === "ENOMEM") return null;
+      throw error;
+    }
+  }
+
+  private dropZone(zone: Zone): void {
+    this.memory.removeZone(zone);
+    this.zones.splice(this.zones.indexOf(zone), 1);
+    for (const section of zone.sections) this.sections.free(section);
+  }
+}
