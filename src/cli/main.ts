@@ -108,6 +108,7 @@ common(program.command("serve"))
   .option("--chunk <size>", "bytes of one request's buffer, a power of two", "128K")
   .option("--sessions <n>", "sessions at once", "16")
   .option("--paths <n>", "paths of one session at once", "4")
+  .option("--lanes <n>", "threads that serve, each a share of the sessions", "1")
   .addOption(new Option("--until-stdin-ends").default(false).hideHelp())
   .addOption(new Option("--plain-log").default(false).hideHelp())
   .option(

@@ -84,6 +84,7 @@ export const SERVE_OPTIONS = z.object({
   chunk: parsed(parseSize),
   sessions: wholeNumber(1, 65_535),
   paths: wholeNumber(1, 128),
+  lanes: wholeNumber(1, 64),
   untilStdinEnds: z.boolean(),
   plainLog: z.boolean(),
   alwaysInvalidate: z.boolean(),

@@ -39,6 +39,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
     chunkBytes: options.chunk,
     sessionCountMax: options.sessions,
     pathCountMax: options.paths,
+    lanes: options.lanes,
     alwaysInvalidate: options.alwaysInvalidate,
     backend: options.backend,
     segmentation: options.segmentation,
@@ -57,6 +58,7 @@ export async function runServe(raw: unknown, reporter: Reporter): Promise<void> 
       copyPort: server.copyPort,
       allow: allow.map(({ text }) => text),
       memoryBytesMax: server.memoryBytesMax,
+      lanes: server.laneCount,
       backend: server.backend,
     },
     lines.join("\n"),
@@ -81,7 +83,8 @@ function servedLines(
 ): string[] {
   const addresses = server.addresses.map(String);
   const lines = [
-    `serving on ${addresses.join(", ")}, RTRS port ${server.port} (RoCEv2, UDP port 4791)`,
+    `serving on ${addresses.join(", ")}, RTRS port ${server.port} (RoCEv2, UDP port 4791)` +
+      (server.laneCount > 1 ? `, ${server.laneCount} lanes` : ""),
     ...server.volumes.map(
       (volume) =>
         `  ${volume.name}: ${volume.path ?? "in memory"}, ${formatSize(volume.sizeBytes)}` +

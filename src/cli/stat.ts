@@ -35,6 +35,16 @@ export async function runStat(
 /** One line a queue pair with what it is and carries, then what went wrong, if anything did. */
 function statisticsText(statistics: HostStatistics): string[] {
   const lines = [`  all packets: ${countsText(statistics.device.counters)}`];
+  const lanes = statistics.lanes.length > 1 ? statistics.lanes : [];
+  for (const { lane, queuePairs, device, link } of lanes) {
+    const { packetsReceived = 0, packetsSent = 0 } = device.counters;
+    const { handedOn = 0, handedOnLost = 0 } = link;
+    lines.push(
+      `  lane ${lane}: ${queuePairs} queue pairs, ${packetsReceived} packets received, ` +
+        `${packetsSent} sent, ${handedOn} bursts handed on to other lanes, ${handedOnLost} lost`,
+    );
+  }
+  const laneText = (lane: number) => (lanes.length === 0 ? "" : `, lane ${lane}`);
   const drops = countsText(statistics.device.drops);
   if (drops !== "") lines.push(`    dropped: ${drops}`);
   for (const { address, mtu, icrcErrors } of statistics.ports) {
@@ -43,7 +53,7 @@ function statisticsText(statistics: HostStatistics): string[] {
   for (const qp of statistics.queuePairs) {
     const peer = qp.peer === null ? "" : ` to ${qp.peer} QPN ${hex(qp.peerQpn ?? 0)}`;
     lines.push(
-      `  ${qp.type} QPN ${hex(qp.qpn)} on ${qp.address}${peer}: ${qp.state}, ` +
+      `  ${qp.type} QPN ${hex(qp.qpn)} on ${qp.address}${peer}${laneText(qp.lane)}: ${qp.state}, ` +
         `${qp.sends} sends and ${qp.receives} receives posted`,
     );
     const counters = countsText(qp.counters);

@@ -2,18 +2,19 @@
 // A server host: volumes, exported by RNBD over RTRS, on this machine's addresses, and folders to
 // copy to and from.
 
-import type { IpAddress } from "../base/index.js";
+import { assert, FarpageError, type IpAddress } from "../base/index.js";
 import type { Backend, BackendChoice } from "../os/index.js";
-import { accessPolicy, RnbdServer } from "../rnbd/index.js";
-import { type AccessRule, AccessRules, RtrsServer } from "../rtrs/index.js";
+import { VolumeRights } from "../rnbd/index.js";
+import { type AccessRule, AccessRules, SessionRoster } from "../rtrs/index.js";
 import { CopyServer, type ExportSpec } from "./copy/index.js";
 import { Failure } from "./failure.js";
+import { LANE_COUNT_MAX, LaneGroup, type SharedVolume } from "./lanes/index.js";
 import type { Log } from "./log.js";
 import { type ObserveOptions, observed } from "./observe/index.js";
 import { RepeatedWarning } from "./repeated-warning.js";
+import { ServerLane } from "./server-lane.js";
 import { Stack } from "./stack.js";
 import { COPY_PORT_DEFAULT, type VolumeSpec } from "./uri.js";
-import { warnOfErrors } from "./volume-errors.js";
 import { type OpenVolume, openVolumes } from "./volumes.js";
 
 export interface ServerHostOptions extends ObserveOptions {
@@ -38,6 +39,11 @@ export interface ServerHostOptions extends ObserveOptions {
   readonly sessionCountMax: number;
   readonly pathCountMax: number;
   readonly alwaysInvalidate: boolean;
+  /**
+   * Threads that serve, each a share of the sessions, 1 to 64, default 1. Where there can be no
+   * more than one, the log says why.
+   */
+  readonly lanes?: number;
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
@@ -55,8 +61,15 @@ export interface ExportedVolume {
 
 /** Regions for everything but chunks: receive buffers, messages. */
 const REGIONS_BESIDE_CHUNKS = 8192;
-/** How long sessions get to end in order when the server closes. */
+/** How long copies get to end in order when the server closes. */
 const CLOSE_TIMEOUT_MS = 5_000;
+
+/** What lanes share of a server, null where there is but one. */
+interface Shared {
+  readonly group: LaneGroup;
+  readonly roster: SharedArrayBuffer;
+  readonly volumes: readonly SharedVolume[];
+}
 
 export class ServerHost {
   readonly addresses: readonly IpAddress[];
@@ -65,14 +78,15 @@ export class ServerHost {
   readonly volumes: readonly ExportedVolume[];
   readonly exports: readonly ExportSpec[];
   readonly copyPort: number;
-  /** Sessions x paths x requests x buffer, and the same of copies. */
+  readonly laneCount: number;
+  /** Sessions x paths x requests x buffer of all lanes together, and the same of copies. */
   readonly memoryBytesMax: number;
-  /** Rejects when the server has stopped by a bug of ours. */
+  /** Rejects when the server, or a lane of it, has stopped by a bug of ours. */
   readonly failed: Promise<never>;
   private readonly stack: Stack;
-  private readonly rtrs: RtrsServer;
+  private readonly lane: ServerLane;
+  private readonly group: LaneGroup | null;
   private readonly copies: CopyServer | null;
-  private readonly open: readonly OpenVolume[];
   private readonly errors: RepeatedWarning;
 
   private constructor(
@@ -80,38 +94,24 @@ export class ServerHost {
     stack: Stack,
     open: readonly OpenVolume[],
     failure: Failure,
+    shared: Shared | null,
   ) {
     this.stack = stack;
     this.failed = failure.promise;
     this.addresses = options.addresses;
     this.port = options.port;
     this.backend = stack.backend;
-    this.open = open;
+    this.group = shared?.group ?? null;
+    this.laneCount = this.group?.laneCount ?? 1;
     this.errors = new RepeatedWarning(options.log);
     const rules = new AccessRules(options.allow);
-    const rnbd = new RnbdServer(accessPolicy(rules, (kind, text) => this.errors.say(kind, text)));
-    for (const { spec, device, epoch } of this.open) {
-      const volume = rnbd.addVolume(spec.name, device, { readOnly: spec.readOnly, epoch });
-      warnOfErrors(volume, spec.path, this.errors);
-    }
-    this.rtrs = new RtrsServer(
-      {
-        context: stack.context,
-        cm: stack.cm,
-        memory: stack.memory,
-        random: stack.random.fork("rtrs"),
-      },
-      {
-        addresses: options.addresses,
-        port: options.port,
-        queueDepth: options.queueDepth,
-        chunkBytes: options.chunkBytes,
-        sessionCountMax: options.sessionCountMax,
-        pathCountMax: options.pathCountMax,
-        alwaysInvalidate: options.alwaysInvalidate,
-      },
-      rnbd,
-    );
+    this.lane = new ServerLane(stack, open, {
+      ...options,
+      rules,
+      warnings: this.errors,
+      roster: shared === null ? null : rosterOf(shared),
+      rights: shared === null ? null : shared.volumes.map(rightsOf),
+    });
     this.exports = options.exports ?? [];
     this.copyPort = options.copyPort ?? COPY_PORT_DEFAULT;
     this.copies =
@@ -126,15 +126,14 @@ export class ServerHost {
             log: options.log,
             warnings: this.errors,
           });
-    this.memoryBytesMax = this.rtrs.memoryBytesMax + (this.copies?.rtrs.memoryBytesMax ?? 0);
-    this.volumes = this.open.map(({ spec, device }) => ({
+    const { rtrs } = this.lane;
+    this.memoryBytesMax = rtrs.memoryBytesMax + (this.copies?.rtrs.memoryBytesMax ?? 0);
+    this.volumes = open.map(({ spec, device }) => ({
       name: spec.name,
       path: spec.path,
       sizeBytes: device.limits.sizeBytes,
       readOnly: device.limits.readOnly,
     }));
-    stack.lane.add(this.rtrs);
-    stack.lane.add(rnbd);
     if (this.copies !== null) stack.lane.add(this.copies);
   }
 
@@ -144,26 +143,19 @@ export class ServerHost {
    */
   static async start(options: ServerHostOptions): Promise<ServerHost> {
     const failure = new Failure();
-    const stack = await Stack.open({
-      // With rotating keys every chunk is a region of its own.
-      regionCountMax:
-        REGIONS_BESIDE_CHUNKS +
-        options.sessionCountMax * options.pathCountMax * options.queueDepth +
-        (options.exports === undefined ? 0 : CopyServer.regionCount(options.sessionCountMax)),
-      addresses: options.addresses,
-      log: options.log,
-      onFailure: (error) => failure.fail(error),
-      backend: options.backend ?? "auto",
-      segmentation: options.segmentation ?? true,
-      ...observed(options),
-    });
+    const group = openGroup(options, failure);
+    let stack: Stack | null = null;
     let open: readonly OpenVolume[] = [];
     try {
-      open = await openVolumes(options.volumes, stack, options.log);
-      return new ServerHost(options, stack, open, failure);
+      stack = await openStack(options, failure, group);
+      open = await openVolumes(options.volumes, stack, options.log, group !== null);
+      const shared = group === null ? null : await startLanes(options, group, stack, open);
+      return new ServerHost(options, stack, open, failure, shared);
     } catch (error) {
       for (const { device } of open) device.close();
-      await stack.close();
+      await group?.closeLanes();
+      await stack?.close();
+      group?.free();
       throw error;
     }
   }
@@ -176,19 +168,107 @@ export class ServerHost {
    *   ends: another thread may still be at work on them.
    */
   async close(): Promise<void> {
-    this.rtrs.close();
     this.copies?.close();
-    this.stack.lane.wake();
-    const isClosed = () => this.rtrs.isClosed && this.copies?.isClosed !== false;
-    await this.stack.until(isClosed, CLOSE_TIMEOUT_MS);
+    // All lanes say goodbye before the first one stops: they carry each other's packets.
+    await Promise.all([this.lane.closeSessions(), this.group?.closeSessions()]);
+    await this.stack.until(() => this.copies?.isClosed !== false, CLOSE_TIMEOUT_MS);
     await this.stack.until(() => this.copies?.free() !== false, CLOSE_TIMEOUT_MS);
-    const flushes = this.open.map(({ device }) => this.stack.flush(device, Infinity));
-    const failed = (await Promise.allSettled(flushes)).find(({ status }) => status === "rejected");
-    await this.stack.lane.stop();
-    for (const { device } of this.open) if (device.inflight === 0) device.close();
-    const keepsMemory = this.open.some(({ device }) => device.inflight > 0);
-    await this.stack.close({ keepsMemory });
-    this.errors.flush();
-    if (failed?.status === "rejected") throw failed.reason;
+    const [failed] = (await this.group?.closeLanes()) ?? [];
+    try {
+      await this.lane.close();
+    } finally {
+      this.group?.free();
+      this.errors.flush();
+    }
+    if (failed !== undefined) throw failed;
   }
+}
+
+function rightsOf({ rights }: SharedVolume): VolumeRights {
+  return new VolumeRights(new Int32Array(rights));
+}
+
+function rosterOf({ group, roster }: Shared): SessionRoster {
+  return new SessionRoster({ shared: roster, lane: 0, wake: (lane) => group.wake(lane) });
+}
+
+/**
+ * What several lanes need; null for one lane, and where there can be no more.
+ * @throws FarpageError EINVAL, and as `openLink` does.
+ */
+function openGroup(options: ServerHostOptions, failure: Failure): LaneGroup | null {
+  const { addresses, lanes: laneCount = 1, log } = options;
+  if (!Number.isInteger(laneCount) || laneCount < 1 || laneCount > LANE_COUNT_MAX) {
+    throw new FarpageError("EINVAL", `a host has 1 to ${LANE_COUNT_MAX} lanes, not ${laneCount}`);
+  }
+  if (laneCount === 1) return null;
+  if (options.backend === "node") {
+    log.warn("one lane alone: without foreign calls packets can't be steered to several");
+    return null;
+  }
+  // A copy and what it calls back are on one lane.
+  const pinnedPort = options.exports === undefined ? 0 : (options.copyPort ?? COPY_PORT_DEFAULT);
+  const onFailure = (error: unknown) => failure.fail(error);
+  try {
+    return LaneGroup.open({ addresses, steering: { laneCount, pinnedPort }, log, onFailure });
+  } catch (error) {
+    const code = error instanceof FarpageError ? error.code : "";
+    if (!CANT_STEER.includes(code)) throw error;
+    log.warn(`one lane alone: ${(error as Error).message}`);
+    return null;
+  }
+}
+
+/** What a system without the means of several lanes says. */
+const CANT_STEER = ["EOPNOTSUPP", "ENOPROTOOPT", "ENOSYS"];
+
+function openStack(
+  options: ServerHostOptions,
+  failure: Failure,
+  group: LaneGroup | null,
+): Promise<Stack> {
+  return Stack.open({
+    regionCountMax:
+      regionCountOf(options) +
+      (options.exports === undefined ? 0 : CopyServer.regionCount(options.sessionCountMax)),
+    addresses: options.addresses,
+    log: options.log,
+    onFailure: (error) => failure.fail(error),
+    backend: options.backend ?? "auto",
+    segmentation: options.segmentation ?? true,
+    ...(group === null ? {} : { place: group.placeOf(0) }),
+    ...observed(options),
+  });
+}
+
+/** With rotating keys every chunk is a region of its own. All sessions may be on one lane. */
+function regionCountOf(options: ServerHostOptions): number {
+  const { sessionCountMax, pathCountMax, queueDepth } = options;
+  return REGIONS_BESIDE_CHUNKS + sessionCountMax * pathCountMax * queueDepth;
+}
+
+/** Starts lanes 1 and up on the volumes that lane 0 has open. */
+async function startLanes(
+  options: ServerHostOptions,
+  group: LaneGroup,
+  stack: Stack,
+  open: readonly OpenVolume[],
+): Promise<Shared> {
+  const { port, queueDepth, chunkBytes, sessionCountMax, pathCountMax, alwaysInvalidate } = options;
+  const roster = SessionRoster.allocate(sessionCountMax);
+  const volumes = open.map(({ spec, descriptor, epoch }) => {
+    assert(descriptor !== null, "what lanes share has a descriptor");
+    return { spec, descriptor, epoch, rights: new SharedArrayBuffer(4) };
+  });
+  const sizes = { queueDepth, chunkBytes, sessionCountMax, pathCountMax };
+  const server = {
+    port,
+    ...sizes,
+    alwaysInvalidate,
+    rules: (options.allow ?? []).map(({ text }) => text),
+    regionCountMax: regionCountOf(options),
+  };
+  const segmentation = options.segmentation ?? true;
+  await group.start({ segmentation, server, volumes, roster }, stack.observer);
+  return { group, roster, volumes };
 }

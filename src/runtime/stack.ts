@@ -9,6 +9,7 @@ import {
   type Backend,
   type BackendChoice,
   createCrc32,
+  LaneLink,
   type OsLink,
   type OsMemorySource,
   openLink,
@@ -20,6 +21,7 @@ import {
 import { Device } from "../transport/index.js";
 import { Context } from "../verbs/index.js";
 import { Lane } from "./lane.js";
+import type { LanePlace } from "./lanes/place.js";
 import type { Log } from "./log.js";
 import { type ObserveOptions, Observer, TracedLink } from "./observe/index.js";
 
@@ -32,6 +34,8 @@ export interface StackOptions extends ObserveOptions {
   readonly segmentation?: boolean;
   /** Memory regions that the device can hold at a time; default the device's own. */
   readonly regionCountMax?: number;
+  /** Which lane of several this is; the sockets are bound then. Native alone. */
+  readonly place?: LanePlace;
   readonly log: Log;
   /** Told when the stack failed by a bug; it has stopped by then. */
   readonly onFailure: (error: unknown) => void;
@@ -73,6 +77,7 @@ export class Stack {
       crc32: createCrc32(),
       windowBytes: link.receiveBufferBytes,
       ...(options.regionCountMax === undefined ? {} : { regionCountMax: options.regionCountMax }),
+      ...(options.place === undefined ? {} : { lane: options.place.lane }),
     });
     this.context = new Context(this.device);
     this.cm = new ConnectionManager({
@@ -100,13 +105,7 @@ export class Stack {
     let link: OsLink | null = null;
     let memory: OsMemorySource | null = null;
     try {
-      link = await openLink({
-        addresses: options.addresses.map(String),
-        poller,
-        backend,
-        segmentation: options.segmentation ?? true,
-        onNotice: (text) => options.log.warn(text),
-      });
+      link = await openLaneLink(options, poller, backend);
       memory = openMemorySource({ backend: link.backend });
       const stack = new Stack(options, poller, new TracedLink(link), memory);
       stack.observer = await Observer.open(stack.link, stack.device, options, options.log);
@@ -174,4 +173,21 @@ export class Stack {
     this.poller.close();
     if (options.keepsMemory !== true) this.memory.close();
   }
+}
+
+async function openLaneLink(
+  options: StackOptions,
+  poller: Poller,
+  backend: BackendChoice,
+): Promise<OsLink> {
+  const { place, log } = options;
+  const link = await openLink({
+    addresses: options.addresses.map(String),
+    poller,
+    backend: place === undefined ? backend : "native",
+    segmentation: options.segmentation ?? true,
+    onNotice: (text) => log.warn(text),
+    ...(place === undefined ? {} : { sockets: place.sockets }),
+  });
+  return place === undefined ? link : new LaneLink(link, { ...place, poller });
 }

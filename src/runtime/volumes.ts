@@ -2,10 +2,11 @@
 // A server's volumes, opened: files and block special files through `os/`, or memory.
 
 import { createHash } from "node:crypto";
-import { type BigIntStats, readFileSync, statSync } from "node:fs";
+import { type BigIntStats, closeSync, readFileSync, statSync } from "node:fs";
 import { FarpageError, type Random } from "../base/index.js";
 import { type BlockDevice, FileDevice, MemoryDevice } from "../block/index.js";
-import { openBlockFile } from "../os/index.js";
+import { makeMemoryFile, type OsBlockFile, openBlockFile } from "../os/index.js";
+import type { SharedVolume } from "./lanes/protocol.js";
 import type { Log } from "./log.js";
 import type { Stack } from "./stack.js";
 import { formatSize, type VolumeSpec } from "./uri.js";
@@ -16,6 +17,8 @@ export interface OpenVolume {
   readonly device: BlockDevice;
   /** Names the cache that acknowledged writes live in; see `VolumeOptions.epoch` of `rnbd/`. */
   readonly epoch: { readonly high: number; readonly low: number };
+  /** Of its file, for `reopenVolumes`; null for one that only this lane can have. */
+  readonly descriptor: number | null;
 }
 
 /** Requests that one volume's file takes on other threads at once. */
@@ -24,6 +27,7 @@ const FILE_QUEUE_DEPTH = 64;
 /**
  * Opens every volume.
  * @param log hears of sizes that are not to be had: a file that is there keeps its own.
+ * @param isShared other lanes will open them too: those in memory are files then, without a name.
  * @throws FarpageError ENOENT, EACCES, EBUSY (another server has it, or another of these volumes),
  *   EEXIST (a name twice), EINVAL; nothing stays open then.
  */
@@ -31,6 +35,7 @@ export async function openVolumes(
   specs: readonly VolumeSpec[],
   stack: Stack,
   log: Log,
+  isShared = false,
 ): Promise<OpenVolume[]> {
   const open: OpenVolume[] = [];
   try {
@@ -39,8 +44,7 @@ export async function openVolumes(
         throw new FarpageError("EEXIST", `two volumes are called "${spec.name}"`);
       }
       checkFile(spec, open);
-      const volume =
-        spec.path === null ? openMemory(spec, stack) : await openFile(spec, spec.path, stack);
+      const volume = await openVolume(spec, stack, isShared);
       open.push(volume);
       const { sizeBytes } = volume.device.limits;
       if (spec.sizeBytes !== null && spec.sizeBytes !== sizeBytes) {
@@ -97,17 +101,35 @@ function isSameDisk(a: BigIntStats | null, b: BigIntStats): boolean {
   return a.dev === b.dev && a.ino === b.ino;
 }
 
+function openVolume(spec: VolumeSpec, stack: Stack, isShared: boolean): Promise<OpenVolume> {
+  if (spec.path !== null) return openFile(spec, spec.path, stack);
+  return isShared ? openMemoryFile(spec, stack) : Promise.resolve(openMemory(spec, stack));
+}
+
+function memorySizeOf(spec: VolumeSpec): number {
+  if (spec.sizeBytes !== null) return spec.sizeBytes;
+  throw new FarpageError("EINVAL", `volume "${spec.name}" in memory needs a size`);
+}
+
 function openMemory(spec: VolumeSpec, stack: Stack): OpenVolume {
-  if (spec.sizeBytes === null) {
-    throw new FarpageError("EINVAL", `volume "${spec.name}" in memory needs a size`);
-  }
   const device = new MemoryDevice({
     name: spec.name,
-    sizeBytes: spec.sizeBytes,
+    sizeBytes: memorySizeOf(spec),
     readOnly: spec.readOnly,
   });
   // Memory dies with the process: every start is another epoch.
-  return { spec, device, epoch: randomEpoch(stack.random) };
+  return { spec, device, epoch: randomEpoch(stack.random), descriptor: null };
+}
+
+async function openMemoryFile(spec: VolumeSpec, stack: Stack): Promise<OpenVolume> {
+  const descriptor = makeMemoryFile(spec.name, memorySizeOf(spec));
+  try {
+    const epoch = randomEpoch(stack.random);
+    return await openDescriptor(spec, descriptor, epoch, stack);
+  } finally {
+    // The open file keeps it.
+    closeSync(descriptor);
+  }
 }
 
 async function openFile(spec: VolumeSpec, path: string, stack: Stack): Promise<OpenVolume> {
@@ -117,13 +139,54 @@ async function openFile(spec: VolumeSpec, path: string, stack: Stack): Promise<O
     backend: stack.backend,
     ...(spec.sizeBytes === null ? {} : { create: true, sizeBytes: spec.sizeBytes }),
   });
-  const device = new FileDevice(file, {
+  const epoch = fileEpoch(path) ?? randomEpoch(stack.random);
+  return { spec, device: deviceOf(file, spec, stack), epoch, descriptor: file.descriptor };
+}
+
+async function openDescriptor(
+  spec: VolumeSpec,
+  descriptor: number,
+  epoch: OpenVolume["epoch"],
+  stack: Stack,
+): Promise<OpenVolume> {
+  const file = await openBlockFile(spec.path ?? spec.name, {
+    readOnly: spec.readOnly,
+    poller: stack.poller,
+    backend: stack.backend,
+    descriptor,
+  });
+  return { spec, device: deviceOf(file, spec, stack), epoch, descriptor: file.descriptor };
+}
+
+function deviceOf(file: OsBlockFile, spec: VolumeSpec, stack: Stack): FileDevice {
+  return new FileDevice(file, {
     name: spec.name,
     readOnly: spec.readOnly,
     queueDepth: FILE_QUEUE_DEPTH,
     memory: stack.memory,
   });
-  return { spec, device, epoch: fileEpoch(path) ?? randomEpoch(stack.random) };
+}
+
+/**
+ * Opens, for another lane, the volumes that lane 0 has open and goes on having open until this lane
+ * has begun. Each lane has a description of its own of each file, so that an error of writeback is
+ * told to the flushes of every lane (fsync(2)).
+ * @throws FarpageError EACCES, EMFILE; nothing stays open then.
+ */
+export async function reopenVolumes(
+  volumes: readonly SharedVolume[],
+  stack: Stack,
+): Promise<OpenVolume[]> {
+  const open: OpenVolume[] = [];
+  try {
+    for (const { spec, descriptor, epoch } of volumes) {
+      open.push(await openDescriptor(spec, descriptor, epoch, stack));
+    }
+    return open;
+  } catch (error) {
+    for (const volume of open) volume.device.close();
+    throw error;
+  }
 }
 
 /**

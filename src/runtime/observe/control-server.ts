@@ -25,7 +25,7 @@ export interface ControlAnswer {
   readonly stream?: (connection: ControlConnection) => void;
 }
 
-export type ControlHandler = (request: ControlRequest) => ControlAnswer;
+export type ControlHandler = (request: ControlRequest) => ControlAnswer | Promise<ControlAnswer>;
 
 /** One connection. */
 export class ControlConnection {
@@ -108,18 +108,42 @@ export class ControlConnection {
       return;
     }
     try {
-      const { reply, stream } = this.answer(request);
-      const hasRoom = this.socket.write(`${JSON.stringify({ ok: true, ...reply })}\n`);
-      if (stream === undefined) {
-        if (!hasRoom) this.waitForRoom();
-        return;
-      }
-      this.isStreaming = true;
-      stream(this);
+      const answer = this.answer(request);
+      if (answer instanceof Promise) this.waitForAnswer(answer);
+      else this.send(answer);
     } catch (error) {
-      const code = error instanceof FarpageError ? error.code : "EBUG";
-      this.refuse(code, error instanceof Error ? error.message : String(error));
+      this.refuseWith(error);
     }
+  }
+
+  private send({ reply, stream }: ControlAnswer): void {
+    const hasRoom = this.socket.write(`${JSON.stringify({ ok: true, ...reply })}\n`);
+    if (stream === undefined) {
+      if (!hasRoom) this.waitForRoom();
+      return;
+    }
+    this.isStreaming = true;
+    stream(this);
+  }
+
+  /** Other threads are asked: what comes meanwhile waits. */
+  private waitForAnswer(answer: Promise<ControlAnswer>): void {
+    this.isFull = true;
+    this.socket.pause();
+    answer
+      .then((own) => this.send(own))
+      .catch((error) => this.refuseWith(error))
+      .finally(() => {
+        if (this.isRefused) return;
+        this.isFull = false;
+        this.socket.resume();
+        this.take("");
+      });
+  }
+
+  private refuseWith(error: unknown): void {
+    const code = error instanceof FarpageError ? error.code : "EBUG";
+    this.refuse(code, error instanceof Error ? error.message : String(error));
   }
 
   private waitForRoom(): void {

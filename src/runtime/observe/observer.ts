@@ -14,8 +14,9 @@ import {
   type TraceControlRequest,
 } from "./protocol.js";
 import { runtimeFolder } from "./runtime-folder.js";
-import { statisticsOf } from "./statistics.js";
-import { openTraceFile, type TraceRequest, Traces } from "./trace-session.js";
+import { type HostStatistics, mergeStatistics, statisticsOf } from "./statistics.js";
+import { TraceMerge } from "./trace-merge.js";
+import { openTraceFile, type TraceRequest, type TraceSink, Traces } from "./trace-session.js";
 import type { TracedLink } from "./traced-link.js";
 
 /** How a host lets itself be looked at. Part of the options of every kind of host. */
@@ -33,11 +34,33 @@ export interface ObserveOptions {
   };
 }
 
+/** The further lanes of the host whose lane 0 is observed. */
+export interface OtherLanes {
+  readonly laneCount: number;
+  /** Of those that answer. */
+  statistics(): Promise<readonly HostStatistics[]>;
+  /** Has each of them trace into its part. */
+  startTrace(request: TraceControlRequest, parts: (lane: number) => TraceSink): LaneTraces;
+}
+
+/** Traces of further lanes that belong together. */
+export interface LaneTraces {
+  stop(): void;
+  /** Nobody reads any more. */
+  abort(): void;
+}
+
+const NO_TRACES: LaneTraces = { stop() {}, abort() {} };
+
 /** See the head of the file. */
 export class Observer {
   readonly traces: Traces;
   /** Answers questions about the client session of an instance that has one. */
   onSession: ((request: SessionControlRequest) => Readonly<Record<string, unknown>>) | null = null;
+  /** Set when the host has more lanes than this one, once they run. */
+  lanes: OtherLanes | null = null;
+  /** Where the further lanes of a host that is traced from the start write to; else null. */
+  tracePart: ((lane: number) => TraceSink) | null = null;
   private readonly link: TracedLink;
   private readonly device: Device;
   private readonly options: ObserveOptions;
@@ -63,7 +86,8 @@ export class Observer {
   ): Promise<Observer> {
     const observer = new Observer(link, device, options);
     if (options.traceFile !== undefined) {
-      const session = observer.traces.start({}, await openTraceFile(options.traceFile));
+      const sink = observer.sinkOf(await openTraceFile(options.traceFile));
+      const session = observer.traces.start({}, sink);
       void session.done.then(() => {
         if (session.failure !== null) log.error(`the trace has ended: ${session.failure}`);
         else if (session.droppedCount > 0) {
@@ -96,14 +120,12 @@ export class Observer {
     this.server = null;
   }
 
-  private answer(request: ControlRequest): ControlAnswer {
+  private answer(request: ControlRequest): ControlAnswer | Promise<ControlAnswer> {
     switch (request.request) {
       case "hello":
         return { reply: this.hello() };
-      case "stat": {
-        const statistics = statisticsOf(this.device, this.link.counters, this.traces.count);
-        return { reply: { statistics } };
-      }
+      case "stat":
+        return this.statistics();
       case "trace":
         return this.startTrace(request);
       case "session":
@@ -112,6 +134,23 @@ export class Observer {
       default:
         throw new FarpageError("EINVAL", "there is nothing to stop");
     }
+  }
+
+  /** One file for all lanes. @returns where this one writes to. */
+  private sinkOf(file: TraceSink): TraceSink {
+    const laneCount = this.device.lane.count;
+    if (laneCount === 1) return file;
+    const merge = new TraceMerge(file, { laneCount });
+    this.tracePart = (lane) => merge.part(lane);
+    return merge.part(0);
+  }
+
+  private statistics(): ControlAnswer | Promise<ControlAnswer> {
+    const own = statisticsOf(this.device, this.link.counters, this.traces.count);
+    if (this.lanes === null) return { reply: { statistics: own } };
+    return this.lanes.statistics().then((others) => {
+      return { reply: { statistics: mergeStatistics(own, others) } };
+    });
   }
 
   private hello(): Hello {
@@ -133,10 +172,24 @@ export class Observer {
     const ready = new Promise<ControlConnection>((resolve) => {
       connected = resolve;
     });
-    const session = this.traces.start(this.traceRequest(request), {
+    const target: TraceSink = {
       write: async (bytes) => (await ready).write(bytes),
       end: async () => (await ready).end(),
-    });
+    };
+    let further = NO_TRACES;
+    const stop = () => {
+      session.stop();
+      further.stop();
+    };
+    const { lanes } = this;
+    const { packets } = request;
+    const limit = packets === undefined ? {} : { packetCountMax: packets, onFull: stop };
+    const merge =
+      lanes === null ? null : new TraceMerge(target, { laneCount: lanes.laneCount, ...limit });
+    const session = this.traces.start(this.traceRequest(request), merge?.part(0) ?? target);
+    if (merge !== null && lanes !== null) {
+      further = lanes.startTrace(request, (lane) => merge.part(lane));
+    }
     void session.done.then(() => {
       if (session.failure !== null) connection?.destroy();
     });
@@ -144,14 +197,18 @@ export class Observer {
       reply: {},
       stream: (own) => {
         connection = own;
-        own.onRequest = () => session.stop();
-        own.onGone = () => session.abort();
+        own.onRequest = stop;
+        own.onGone = () => {
+          session.abort();
+          further.abort();
+        };
         connected(own);
       },
     };
   }
 
-  private traceRequest(request: TraceControlRequest): TraceRequest {
+  /** @throws FarpageError EINVAL for an address that is none. */
+  traceRequest(request: TraceControlRequest): TraceRequest {
     const { peers = [], qpns = [], packets, snapBytes, ringBytes } = request;
     const hasFilter = peers.length > 0 || qpns.length > 0;
     const filter = new PacketFilter({

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// What takes longer of a server of two lanes: sessions that meet, traces, coming back.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { readPcapng } from "../../../test/support/pcapng-reader.js";
+import { foreignCallsUnavailable } from "../../os/index.js";
+import { listInstances, receiveTrace } from "../index.js";
+import {
+  attach,
+  attachToBoth,
+  beginTest,
+  endTest,
+  folder,
+  hosts,
+  SERVER,
+  serve,
+  statistics,
+} from "./lanes.fixture.js";
+
+beforeEach(beginTest);
+afterEach(endTest);
+
+describe.skipIf(foreignCallsUnavailable() !== null)("a server of two lanes", () => {
+  it("names are one list, and so is who writes a volume, whatever the lane", async () => {
+    await serve();
+    await attachToBoth();
+    const writer = await attach({ readOnly: false, sessionName: "writer" });
+    const target = { addresses: [SERVER], port: 1234, volume: writer.volume };
+    const impatient = { connectTimeoutMs: 700 };
+    // Each new session has a lane by chance.
+    for (let i = 0; i < 6; i++) {
+      const other = attach({ ...impatient, target, readOnly: false });
+      await expect(other).rejects.toMatchObject({ code: "EPERM" });
+    }
+    for (let i = 0; i < 2; i++) {
+      const namesake = attach({ ...impatient, target, sessionName: "writer" });
+      await expect(namesake).rejects.toMatchObject({ code: "ETIMEDOUT" });
+    }
+  });
+
+  it("a trace has the packets of both lanes in one file, from the first on", async () => {
+    const traceFile = join(folder, "trace.pcapng");
+    const server = await serve({ traceFile });
+    const [instance] = await listInstances(folder);
+    const chunks: Buffer[] = [];
+    let stop: () => void = () => {};
+    const asked = receiveTrace(
+      instance as NonNullable<typeof instance>,
+      {},
+      async (bytes) => {
+        chunks.push(Buffer.from(bytes));
+      },
+      new Promise<void>((resolve) => {
+        stop = resolve;
+      }),
+    );
+    await attachToBoth();
+    const { queuePairs } = await statistics();
+    const wanted = queuePairs.filter(({ peer }) => peer !== null).map(({ qpn }) => qpn);
+    stop();
+    expect(await asked).toMatchObject({ isComplete: true, droppedCount: 0 });
+    for (const host of hosts.splice(1).reverse()) await host.close();
+    await server.close();
+    for (const bytes of [Buffer.concat(chunks), readFileSync(traceFile)]) {
+      const seen = new Set<number>();
+      const { packets } = readPcapng(bytes);
+      // IPv4 and UDP headers in front: 28 bytes.
+      for (const packet of packets) {
+        seen.add(Buffer.from(packet.bytes).readUInt32BE(32) & 0xff_ffff);
+      }
+      for (const qpn of wanted) expect(seen).toContain(qpn);
+    }
+  });
+
+  it("ended and started again → the same addresses, files and names", async () => {
+    for (let i = 0; i < 2; i++) {
+      await serve();
+      await attach({ readOnly: false, sessionName: "again" });
+      for (const host of hosts.splice(0).reverse()) await host.close();
+    }
+  });
+});
