@@ -75,7 +75,7 @@ export class FunctionDraft {
    */
   tellName(name: string): boolean {
     const before = this.name;
-    this.name ??= clip(name);
+    this.name ??= printable(name);
     if (before === null || before.startsWith(name) || name.startsWith(before)) return true;
     const isNews = !this.hasTwoNames;
     this.hasTwoNames = true;
@@ -112,7 +112,7 @@ export class FunctionDraft {
 
   addKernelName(name: string): void {
     if (this.kernelNames.length >= KERNEL_NAMES_MAX || this.kernelNames.includes(name)) return;
-    this.kernelNames.push(clip(name));
+    this.kernelNames.push(printable(name));
   }
 
   see(place: Place): void {
@@ -122,8 +122,13 @@ export class FunctionDraft {
   }
 }
 
-export function clip(name: string): string {
-  return name.length > NAME_LENGTH_MAX ? name.slice(0, NAME_LENGTH_MAX) : name;
+/** Control and format characters: they steer a terminal, or turn the direction of writing. */
+const STEERING = /[\p{Cc}\p{Cf}]/gu;
+
+/** A name as it may be shown: bounded, and what could steer a terminal as question marks. */
+export function printable(name: string): string {
+  const clipped = name.length > NAME_LENGTH_MAX ? name.slice(0, NAME_LENGTH_MAX) : name;
+  return clipped.replace(STEERING, "?");
 }
 
 /** A root bus that some source states to be one. */

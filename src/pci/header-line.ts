@@ -4,7 +4,7 @@
 
 import { type AddressParts, parseAddress } from "./address.js";
 import { classOfName } from "./class-names.js";
-import { clip } from "./draft.js";
+import { printable } from "./draft.js";
 import { vendorOfText } from "./vendor-names.js";
 
 /** The first line of a block. */
@@ -44,7 +44,7 @@ export function parseHeader(line: string): HeaderLine | null {
     className: split.name,
     vendor: ids.vendor,
     device: ids.device,
-    deviceText: clip(ids.text),
+    deviceText: printable(ids.text),
     revision: text.revision,
     progIf: text.progIf,
   };

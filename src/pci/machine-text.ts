@@ -3,7 +3,7 @@
 // command line, and what the boot log says of root buses and ids.
 
 import { busName, formatAddress, parseAddress } from "./address.js";
-import { clip, FUNCTIONS_MAX, type MachineDraft } from "./draft.js";
+import { FUNCTIONS_MAX, type MachineDraft, printable } from "./draft.js";
 import type { SourceKind } from "./report.js";
 import type { Architecture } from "./topology.js";
 
@@ -66,7 +66,7 @@ function cpuLine(machine: MachineDraft, source: string, line: string): SourceKin
       return told(match[1] === "cpu family" ? "cpuinfo" : "lscpu");
     case "model name":
     case "Model name":
-      machine.cpuModel ??= clip(value);
+      machine.cpuModel ??= printable(value);
       return told(match[1] === "model name" ? "cpuinfo" : "lscpu");
     case "Architecture":
       return architectureLine(machine, value) ? told("lscpu") : null;
@@ -76,7 +76,7 @@ function cpuLine(machine: MachineDraft, source: string, line: string): SourceKin
     case "cpu":
       if (!value.startsWith("POWER")) return null;
       machine.architecture ??= "power";
-      machine.cpuModel ??= clip(value);
+      machine.cpuModel ??= printable(value);
       return told("cpuinfo");
     default:
       return null;
@@ -164,7 +164,7 @@ function identityLine(machine: MachineDraft, text: string): boolean {
 
 function bootCpu(machine: MachineDraft, source: string, model: string, family: string): SourceKind {
   machine.cpuSource ??= source;
-  machine.cpuModel ??= model;
+  machine.cpuModel ??= printable(model);
   machine.cpuFamily ??= Number.parseInt(family, 16);
   machine.architecture ??= "x86";
   if (model.startsWith("AMD ")) machine.cpuVendor ??= "AuthenticAMD";

@@ -118,6 +118,19 @@ describe("dirty text", () => {
     expect(one(topology, "0000:00:01.0")).toMatchObject({ acs: { control: 0x1d }, ats: "unknown" });
   });
 
+  it("names that would steer a terminal are shown without what does", () => {
+    const text =
+      "01:00.0 \u001b[2JOdd [0200]: Evil \u001b[31mRed\u0007 \u202eCorp [15b3:1017]\n" +
+      "\tSubsystem: \u001b]0;x\u0007\n\tPhysical Slot: \u009b31m\n" +
+      "\tKernel driver in use: \u001b[5m\n\nmodel name\t: \u001b[1mCPU\n";
+    const topology = read(text);
+    const { names } = one(topology, "0000:01:00.0");
+    expect(names).toMatchObject({ class: "?[2JOdd", device: "Evil ?[31mRed? ?Corp" });
+    const all = JSON.stringify([names, topology.cpu.model]);
+    expect([...all].filter((each) => /[\p{Cc}\p{Cf}]/u.test(each))).toEqual([]);
+    expect(all).not.toContain("\\u00");
+  });
+
   it("prose with addresses in it invents no function", () => {
     const prose = "05:00.0 is my GPU: it fails\n06:00.0 does: not\nsee 07:00.0\n";
     expect([...read(port(ACS_ON) + prose).functions.keys()]).toEqual(["0000:00:01.0"]);

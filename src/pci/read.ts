@@ -3,7 +3,7 @@
 
 import { FarpageError } from "../base/index.js";
 import { buildTopology } from "./build.js";
-import { MachineDraft } from "./draft.js";
+import { MachineDraft, printable } from "./draft.js";
 import type { SourceKind } from "./report.js";
 import {
   type FolderEntry,
@@ -108,7 +108,7 @@ class Reader {
         this.machine.notice("LIMIT", place, `more than ${FILES_MAX} files; the rest is left out`);
         return;
       }
-      this.file(`${name}/${path}`, entry.bytes, depth + 1);
+      this.file(`${name}/${printable(path)}`, entry.bytes, depth + 1);
     }
   }
 

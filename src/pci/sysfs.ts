@@ -5,7 +5,13 @@
 
 import { busName, formatAddress, parseAddress } from "./address.js";
 import { decodeConfig, linkText } from "./config.js";
-import { clip, type FunctionDraft, type MachineDraft, type Place, type Value } from "./draft.js";
+import {
+  type FunctionDraft,
+  type MachineDraft,
+  type Place,
+  printable,
+  type Value,
+} from "./draft.js";
 import type { FolderEntry } from "./source.js";
 
 const ROOT_PART = /^pci([0-9a-f]{4,8}):([0-9a-f]{2})$/;
@@ -165,7 +171,7 @@ class SysfsReader {
 
   private link(draft: FunctionDraft, name: string, target: string): void {
     const last = target.slice(target.lastIndexOf("/") + 1);
-    if (name === "driver") draft.driver ??= clip(last);
+    if (name === "driver") draft.driver ??= printable(last);
     if (name === "subsystem") this.withLinks.add(draft);
     if (name === "iommu_group" && /^[0-9]{1,6}$/.test(last)) {
       this.grouped.add(draft);
@@ -314,7 +320,7 @@ class SysfsReader {
     if (member === undefined) {
       const type = entry.kind === "file" ? textOf(entry.bytes) : null;
       if (type !== null && this.machine.iommuGroupTypes.size < 16) {
-        this.machine.iommuGroupTypes.add(clip(type));
+        this.machine.iommuGroupTypes.add(printable(type));
       }
       return;
     }

@@ -3,6 +3,7 @@
 // is in memory. Nothing is written anywhere, so a path can't escape; what is odd is left out.
 
 import { decodeUtf8 } from "../base/index.js";
+import { printable } from "./draft.js";
 import type { FolderEntry } from "./source.js";
 
 const BLOCK = 512;
@@ -99,7 +100,10 @@ class TarReader {
 
   private file(at: number, path: string, bytes: Uint8Array): void {
     if (bytes.length > ENTRY_BYTES_MAX) {
-      this.problem(at, `${path} is longer than ${ENTRY_BYTES_MAX} bytes; it is left out`);
+      this.problem(
+        at,
+        `${printable(path)} is longer than ${ENTRY_BYTES_MAX} bytes; it is left out`,
+      );
       return;
     }
     this.entries.set(path, { kind: "file", bytes });

@@ -4,7 +4,13 @@
 // the age of pciutils; a line that says nothing known is left alone.
 
 import { linkText } from "./config.js";
-import { clip, type FunctionDraft, type MachineDraft, type Place, type Value } from "./draft.js";
+import {
+  type FunctionDraft,
+  type MachineDraft,
+  type Place,
+  printable,
+  type Value,
+} from "./draft.js";
 import { UNKNOWN } from "./fact.js";
 import { type HeaderLine, idsOfText } from "./header-line.js";
 import type { PortType } from "./topology.js";
@@ -84,7 +90,7 @@ export class WordsBlock {
     this.draft = draft;
     this.source = place.source;
     this.place = place;
-    draft.className ??= header.className;
+    if (header.className !== null) draft.className ??= printable(header.className);
     if (header.deviceText !== "") machine.tellName(draft, header.deviceText, place);
     if (header.classCode !== null) this.tell("class", header.classCode);
     if (header.vendor !== null) this.tell("vendor", header.vendor);
@@ -155,7 +161,7 @@ export class WordsBlock {
       case "IOMMU group":
         return this.small(key, rest);
       case "Physical Slot":
-        this.draft.slot ??= clip(rest);
+        this.draft.slot ??= printable(rest);
         return true;
       default:
         return this.resource(key, rest, text) || this.tail(key, rest);
@@ -164,7 +170,7 @@ export class WordsBlock {
 
   private tail(key: string, rest: string): boolean {
     if (key === "Kernel driver in use") {
-      this.draft.driver ??= clip(rest);
+      this.draft.driver ??= printable(rest);
       return true;
     }
     return key === "Kernel modules" || key === "Control" || key === "Latency";
@@ -172,7 +178,7 @@ export class WordsBlock {
 
   private subsystem(rest: string): boolean {
     const ids = idsOfText(rest);
-    if (ids.text !== "") this.draft.subsystemName ??= clip(ids.text);
+    if (ids.text !== "") this.draft.subsystemName ??= printable(ids.text);
     if (ids.vendor !== null && ids.device !== null) {
       this.tell("subvendor", ids.vendor);
       this.tell("subdevice", ids.device);
