@@ -17,6 +17,13 @@ const SKYLAKE_ROOTS: ReadonlySet<number> = new Set([0x2020, 0x2030, 0x2031, 0x20
 export function notesOf(judged: Judgement): readonly string[] {
   const notes: string[] = [];
   portNotes(judged, notes);
+  if (isIdleRedirection(judged)) {
+    notes.push(
+      "where the ways part none of these bits acts on this pair (PCIe §6.12): hardware may route " +
+        "it directly although the kernel doesn't count on it; rules under review do " +
+        "(--kernel next)",
+    );
+  }
   if (judged.mapType === "THRU_HOST_BRIDGE") hostRouteNotes(judged, notes);
   providerNotes(judged.provider, notes);
   const { walk, rules } = judged;
@@ -31,6 +38,13 @@ export function notesOf(judged: Judgement): readonly string[] {
     );
   }
   return notes;
+}
+
+/** Ports redirect, but not this pair: only where its ways part a request could turn to its peer. */
+function isIdleRedirection({ walk, mapType, rules, under }: Judgement): boolean {
+  if (walk.redirecting.length === 0 || mapType === "BUS_ADDR" || rules.isJudgedAtParting)
+    return false;
+  return under("next").mapType === "BUS_ADDR";
 }
 
 function portNotes(judged: Judgement, notes: string[]): void {
@@ -77,7 +91,9 @@ function hostRouteNotes(judged: Judgement, notes: string[]): void {
     "over a host bridge reads are much slower than writes; let the writer push, with " +
       "relaxed ordering on",
   );
-  if (judged.walk.common !== null && judged.walk.common !== UNKNOWN) {
+  const { common } = judged.walk;
+  // Above a root port there is no link.
+  if (common !== null && common !== UNKNOWN && common.parent !== null) {
     notes.push("redirected bytes cross the links above the common port twice, up and down");
   }
   const { roots, isSameRootBus } = judged.hostBridge;

@@ -301,8 +301,12 @@ describe("next: ACS is judged where the ways part", () => {
     const control = bits.split(" ").reduce((word, bit) => word.replace(`${bit}-`, `${bit}+`), off);
     const dump = switched({ [address]: control });
     expect(askSwitched(dump, "next").mapType).toBe(mapType);
-    // Releases so far take each of these for a redirection.
-    expect(askSwitched(dump, "7.2").mapType).toBe("THRU_HOST_BRIDGE");
+    // Releases so far take each of these for a redirection, and are told where it is idle.
+    const released = askSwitched(dump, "7.2");
+    expect(released.mapType).toBe("THRU_HOST_BRIDGE");
+    expect(released.notes.join().includes("§6.12")).toBe(mapType === "BUS_ADDR");
+    // The common port is the switch's: a link is above it.
+    expect(released.notes.join()).toContain("twice, up and down");
   });
 
   it("egress control at the client's port: its vector decides, which isn't read", () => {
@@ -326,9 +330,11 @@ describe("next: ACS is judged where the ways part", () => {
     const host = `${INTEL}00:00.0 0600: 8086:29c0\n\tStatus: Cap-\n\n`;
     const dump = host + port + card(0) + card(1);
     const topology = readTopology([{ name: "dump", bytes: encodeUtf8(dump) }]);
-    const ask = (kernel: string) =>
-      p2pPath(topology, "0000:01:00.0", "0000:01:00.1", { kernel }).mapType;
-    expect([ask("7.2"), ask("next")]).toEqual(["NOT_SUPPORTED", "BUS_ADDR"]);
+    const ask = (kernel: string) => p2pPath(topology, "0000:01:00.0", "0000:01:00.1", { kernel });
+    expect([ask("7.2").mapType, ask("next").mapType]).toEqual(["NOT_SUPPORTED", "BUS_ADDR"]);
+    expect(ask("7.2").notes.join()).toContain("§6.12");
+    // Nor is a link above a root port, that bytes could cross twice.
+    expect(ask("7.2").notes.join()).not.toContain("twice");
   });
 });
 

@@ -75,7 +75,7 @@ function makeRules(release: string): RuleSet {
   if (number === null || number < (numberOf("4.20") as number)) {
     throw new FarpageError<PathErrorCode>(
       "PCI_UNKNOWN_KERNEL",
-      `${release.slice(0, 40)} is no kernel release from 4.20 on; known: ` +
+      `"${release.slice(0, 40)}" is no kernel release from 4.20 on; known: ` +
         `${KERNEL_RELEASES.join(" ")}`,
     );
   }
