@@ -50,6 +50,7 @@ describe("a device's name", () => {
     ["nvidia h100", ["0000:01:00.0", "0001:01:00.0"]],
     ["ConnectX-7", ["0000:02:00.0"]],
     ["aspeed", ["0000:04:00.0"]],
+    ["mt29 connect", ["0000:02:00.0"]],
     ["root port", ["0000:00:01.0"]],
   ])("%s means %j", (text, addresses) => {
     expect(select(inventory, text)).toEqual(addresses);
@@ -59,6 +60,10 @@ describe("a device's name", () => {
     expect(() => select(inventory, "nvme7")).toThrow(/"nvme7" is no device here/);
     expect(() => select(inventory, "0000:77:00.0")).toThrow(/no device here$/);
     expect(() => select(inventory, "")).toThrow(/no device/);
+    // Parts within words: "Mellanox", "ConnectX-7", "[H100".
+    for (const text of ["nox", "tx-7", "100", "gpu99"]) {
+      expect(() => select(inventory, text)).toThrow(/no device/);
+    }
     const bare = new Inventory(makeTopology([{ address: "0000:03:00.0", class: 0x0108 }]), IDS);
     expect(() => select(bare, "nvme0")).toThrow(/no names of the kernel's/);
   });

@@ -166,13 +166,16 @@ function findByNumbers(inventory: Inventory, word: string): readonly Address[] {
   );
 }
 
-/** Every word of it in the function's name; bridges only when nothing else has them. */
+/**
+ * Every word of it begins a word of the function's name; bridges only when nothing else has them.
+ * Within a word nothing is looked for: `xx` isn't a `PEX 890xx`, and a typing error finds nothing.
+ */
 function findByWords(inventory: Inventory, word: string): readonly Address[] {
   const words = word.split(/\s+/).filter((one) => one.length > 1);
   if (words.length === 0) return [];
   const hasAll = ({ name, pci }: InventoryItem) => {
     const text = `${name ?? ""} ${pci.names.subsystem ?? ""}`.toLowerCase();
-    return words.every((one) => text.includes(one));
+    return words.every((one) => hasWord(text, one));
   };
   const peers = matching(
     inventory,
@@ -181,6 +184,13 @@ function findByWords(inventory: Inventory, word: string): readonly Address[] {
   if (peers.length > 0) return peers;
   const devices = matching(inventory, (item) => item.kind !== "bridge" && hasAll(item));
   return devices.length > 0 ? devices : matching(inventory, hasAll);
+}
+
+function hasWord(text: string, word: string): boolean {
+  for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1)) {
+    if (at === 0 || !/[\p{L}\p{N}]/u.test(text.charAt(at - 1))) return true;
+  }
+  return false;
 }
 
 function matching(
