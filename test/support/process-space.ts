@@ -49,10 +49,14 @@ export class TestSpace implements DemandSpace, RegionPinner {
   refusal: number = FAULT_RETRY;
   /** Run inside of a fault: what happens between the lookup and the entry. */
   inFault: (() => void) | null = null;
+  /** A fault that finds no frame takes one from the page that came longest ago. */
+  evictsWhenShort = false;
+  evictedCount = 0;
   pinnedCount = 0;
   dirtied: boolean[] = [];
   faultCount = 0;
   private sequence = 0;
+  private readonly arrivals: number[] = [];
 
   constructor(memory: PhysicalMemory) {
     this.memory = memory;
@@ -88,9 +92,14 @@ export class TestSpace implements DemandSpace, RegionPinner {
     if (!this.isMapped(vpn, isWrite)) return FAULT_WRONG;
     const page = this.pages.get(vpn) as Page;
     if (page.pfn === NO_FRAME) {
-      const pfn = this.memory.allocate(0, MIGRATE.MOVABLE);
+      let pfn = this.memory.allocate(0, MIGRATE.MOVABLE);
+      if (pfn === NO_FRAME && this.evictsWhenShort) {
+        this.evictOldest();
+        pfn = this.memory.allocate(0, MIGRATE.MOVABLE);
+      }
       if (pfn === NO_FRAME) return FAULT_SHORT;
       page.pfn = pfn;
+      this.arrivals.push(vpn);
       this.bytesAt(pfn).set(page.stored as Uint8Array);
       page.stored = null;
     }
@@ -196,6 +205,13 @@ export class TestSpace implements DemandSpace, RegionPinner {
   bytesAt(pfn: Pfn): Uint8Array {
     const offset = this.memory.offsetOf(pfn);
     return this.memory.bytesOf(pfn).subarray(offset, offset + FRAME_BYTES);
+  }
+
+  private evictOldest(): void {
+    const vpn = this.arrivals.shift();
+    if (vpn === undefined) return;
+    this.evict(vpn);
+    this.evictedCount++;
   }
 
   private changing(vpn: number, change: () => void): void {

@@ -213,6 +213,25 @@ describe("on-demand pages", () => {
   });
 });
 
+describe("pages that drive each other out", () => {
+  it("a fault asks for less and less, and for more again when that is over", () => {
+    const { pages, queue, settle } = demand(600, true, 1024);
+    const asked = (page: number): number => {
+      const before = queue.count;
+      pages.fault(page, 600, false);
+      return queue.count - before;
+    };
+    expect(asked(0)).toBe(16);
+    settle();
+    for (const expected of [16, 16, 16, 16, 8, 4, 2, 2]) {
+      pages.invalidate(pages.start, pages.end);
+      expect(asked(0)).toBe(expected);
+      settle();
+    }
+    expect([asked(100), settle(), asked(200)]).toEqual([10, undefined, 16]);
+  });
+});
+
 describe("implicit on-demand pages", () => {
   it("the whole address space costs nothing before it is used, and ends with it", () => {
     const { memory, regions, queue, space } = demand();

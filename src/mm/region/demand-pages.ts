@@ -31,6 +31,15 @@ const NODE_LEAVES = 8192;
 const TRIES_AT_ONCE = 4;
 /** How long a fault that has failed is remembered for those who waited for it. */
 const FAILURE_NS = 50_000_000;
+/**
+ * A fault brings in at most so many pages, those behind the first being advice. Where memory is so
+ * short that they drive each other out, fewer: a page that is missed so soon after it came halves
+ * the number, any other fault adds to it. Two are what one packet can need.
+ */
+const WINDOW_PAGES_MAX = 256;
+const WINDOW_PAGES_MIN = 2;
+const WINDOW_GROWTH = 8;
+const MISSED_SOON_SERVICES = 2 * WINDOW_PAGES_MAX;
 const NO_BYTES = new Uint8Array(0);
 const NO_VIEW = new DataView(new ArrayBuffer(0));
 
@@ -46,6 +55,8 @@ class Leaf {
   readonly sections = new Uint16Array(LEAF_PAGES);
   readonly offsets = new Float64Array(LEAF_PAGES);
   readonly frames = new Float64Array(LEAF_PAGES);
+  /** Faults that the queue had served when the page came last, modulo 2^32; 0 for never. */
+  readonly arrivals = new Uint32Array(LEAF_PAGES);
 }
 
 type Node = (Leaf | null)[];
@@ -76,6 +87,7 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   private readonly wakers: PageWaker[] = [];
   /** Faults that failed of late: page * 2 + (write ? 1 : 0) → when that is forgotten. */
   private readonly failures = new Map<number, number>();
+  private windowPages = WINDOW_PAGES_MAX;
   private isLive = true;
   /** The leaf looked at last. */
   private lastNumber = -1;
@@ -129,7 +141,8 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   fault(page: number, count: number, isWrite: boolean): PageFault {
     if (!this.allows(page, isWrite)) return PAGE_FAULT.REFUSED;
     if (this.failures.size > 0 && this.hasFailed(page, isWrite)) return PAGE_FAULT.REFUSED;
-    this.ask(page, count, isWrite);
+    this.adaptWindow(page);
+    this.ask(page, Math.min(count, this.windowPages), isWrite);
     return PAGE_FAULT.QUEUED;
   }
 
@@ -240,6 +253,20 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     assert(this.isLive || present === 0, "nothing is left of released pages");
   }
 
+  private adaptWindow(page: number): void {
+    const leaf = this.makeLeaf(page);
+    const slot = page % LEAF_PAGES;
+    if ((leaf.queued[slot] as number) !== 0) return;
+    const arrival = leaf.arrivals[slot] as number;
+    const isMissedSoon =
+      arrival !== 0 &&
+      leaf.states[slot] === STATE.ABSENT &&
+      (this.queue.counters.served - arrival) >>> 0 < MISSED_SOON_SERVICES;
+    this.windowPages = isMissedSoon
+      ? Math.max(WINDOW_PAGES_MIN, this.windowPages >> 1)
+      : Math.min(WINDOW_PAGES_MAX, this.windowPages + WINDOW_GROWTH);
+  }
+
   private ask(page: number, count: number, isWrite: boolean): void {
     const end = Math.min(this.pageCount, page + count);
     const bit = isWrite ? QUEUED.WRITE : QUEUED.READ;
@@ -279,6 +306,7 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     const canWrite = this.isWrite && this.space.isWritable(this.firstVpn + page);
     leaf.states[slot] = canWrite ? STATE.WRITABLE : STATE.READABLE;
     leaf.frames[slot] = frame;
+    leaf.arrivals[slot] = this.queue.counters.served + 1;
     leaf.sections[slot] = this.sectionNumber(memory.bytesOf(frame), frame);
     leaf.offsets[slot] = memory.offsetOf(frame);
   }
