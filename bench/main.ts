@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// `npm run bench -- [rdma|block|secure|copy]... [--rounds N] [--json FILE] [--backend B]`
+// `npm run bench -- [rdma|block|secure|copy|lanes]... [--rounds N] [--json FILE] [--backend B]`
 
 import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { blockComparisons } from "./block.js";
 import { copyComparisons } from "./copy.js";
+import { laneComparisons } from "./lanes.js";
 import { type Comparison, compare, type Row, table } from "./ratio.js";
 import { rdmaComparisons } from "./rdma.js";
 import { secureComparisons } from "./secure.js";
@@ -20,7 +21,8 @@ const { values, positionals } = parseArgs({
   },
 });
 const rounds = Number(values.rounds);
-const groups = positionals.length === 0 ? ["rdma", "block", "secure", "copy"] : positionals;
+const groups =
+  positionals.length === 0 ? ["rdma", "block", "secure", "copy", "lanes"] : positionals;
 const machine = {
   cpu: cpus()[0]?.model ?? "unknown",
   cores: cpus().length,
@@ -43,6 +45,7 @@ for (const [group, prepare] of [
   ["block", blockComparisons],
   ["secure", secureComparisons],
   ["copy", copyComparisons],
+  ["lanes", laneComparisons],
 ] as const) {
   if (!groups.includes(group)) continue;
   const { comparisons, close } = await prepare(values.backend);

@@ -34,6 +34,11 @@ export interface FileDeviceOptions {
   readonly name: string;
   /** Refuse changes though the file would take them. A file opened read-only is anyway. */
   readonly readOnly?: boolean;
+  /**
+   * Whether there is anything below that a flush makes changes safer with; default true. False for
+   * a file in memory.
+   */
+  readonly volatileCache?: boolean;
   /** Operations on other threads at once, 1 .. 4096. Default 32. */
   readonly queueDepth?: number;
   /** Default 32 MiB. */
@@ -357,7 +362,7 @@ function limitsOf(file: BlockFile, options: FileDeviceOptions, queueDepth: numbe
     readOnly: file.readOnly || (options.readOnly ?? false),
     transferBytesMax: options.transferBytesMax ?? TRANSFER_BYTES_MAX,
     queueDepth,
-    volatileCache: true,
+    volatileCache: options.volatileCache ?? true,
     fua: true,
     discardBytesMax: file.canPunch ? RANGE_BYTES_MAX : 0,
     discardGranularityBytes: file.physicalBlockBytes,

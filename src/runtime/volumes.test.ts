@@ -5,6 +5,7 @@ import { copyFileSync, linkSync, mkdtempSync, renameSync, rmSync, writeFileSync 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { foreignCallsUnavailable } from "../os/index.js";
 import { IpAddress, parseVolume } from "./index.js";
 import { SILENT_LOG } from "./log.js";
 import { loopback } from "./loopback.fixture.js";
@@ -82,4 +83,23 @@ describe("volumes", () => {
     expect(await epochOf("disk=/disk")).not.toBe(first);
     expect(await epochOf("m=memory:1M")).not.toBe(await epochOf("m=memory:1M"));
   });
+
+  it.runIf(foreignCallsUnavailable() === null)(
+    "in memory that lanes share → as in a lane's own: nothing to flush, another at each start",
+    async () => {
+      const specs = ["memory=memory:1M"].map(parseVolume);
+      const limits = [];
+      const epochs = new Set<number>();
+      for (const isShared of [true, true, false]) {
+        const [volume] = await openVolumes(specs, stack, SILENT_LOG, isShared);
+        epochs.add(volume?.epoch.high as number);
+        const { sizeBytes, volatileCache, fua, readOnly } = (volume as OpenVolume).device.limits;
+        limits.push({ sizeBytes, volatileCache, fua, readOnly });
+        volume?.device.close();
+      }
+      expect(limits[0]).toEqual(limits[2]);
+      expect(limits[1]).toEqual(limits[2]);
+      expect(epochs.size).toBe(3);
+    },
+  );
 });

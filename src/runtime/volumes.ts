@@ -162,6 +162,8 @@ function deviceOf(file: OsBlockFile, spec: VolumeSpec, stack: Stack): FileDevice
   return new FileDevice(file, {
     name: spec.name,
     readOnly: spec.readOnly,
+    // Clients must know that a server that comes back has another memory.
+    volatileCache: spec.path !== null,
     queueDepth: FILE_QUEUE_DEPTH,
     memory: stack.memory,
   });
