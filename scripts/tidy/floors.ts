@@ -41,7 +41,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     floor: 5,
     isCore: false,
     packages: ["koffi", "@node-rs/crc32"],
-    uses: ["base", "wire", "transport", "block", "nbd", "copy", "pci"],
+    uses: ["base", "wire", "transport", "mm", "block", "nbd", "copy", "pci"],
   },
   runtime: {
     floor: 6,
@@ -59,6 +59,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       "block",
       "nbd",
       "os",
+      "mm",
       "pci",
       "sim",
       "trace",

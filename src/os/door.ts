@@ -17,6 +17,7 @@
 
 import type { MemorySource } from "../base/index.js";
 import type { BlockFile } from "../block/index.js";
+import type { PhysicalMemory } from "../mm/index.js";
 import type { ByteStream } from "../nbd/index.js";
 import type { Link } from "../transport/index.js";
 import type { Steering } from "../wire/index.js";
@@ -233,16 +234,38 @@ export interface MemorySourceOptions {
   readonly limitBytes?: number;
   /** Touch every page at once, so that the first use doesn't fault. */
   readonly populate?: boolean;
-  /** Advise the kernel to use huge pages for allocations of 2 MiB and more (default true). */
+  /** Advise the kernel to use transparent huge pages (default true). */
   readonly hugePages?: boolean;
+  /**
+   * Take pages of 2 MiB that the administrator has set aside (`vm.nr_hugepages`), while there are
+   * some (default false: they are meant for somebody).
+   */
+  readonly hugetlb?: boolean;
   readonly backend?: BackendChoice;
 }
 
-/** A host's memory. */
+/** What the system has given for an arena's sections. */
+export interface SystemPages {
+  readonly mappedBytes: number;
+  /** In memory now: what has been touched. */
+  readonly residentBytes: number;
+  /** Of those, in transparent huge pages. */
+  readonly transparentHugeBytes: number;
+  /** In pages of hugetlbfs. */
+  readonly hugetlbBytes: number;
+}
+
+/** A host's memory: buffers out of an arena of frames. */
 export interface OsMemorySource extends MemorySource, Disposable {
   readonly backend: Backend;
   /** Bytes allocated and not freed, in whole pages. */
   readonly allocatedBytes: number;
+  /** Bytes that are mapped for the arena, touched or not. */
+  readonly sectionBytesTotal: number;
+  /** The frames behind it. */
+  readonly memory: PhysicalMemory;
+  /** What pages it got; null where the system doesn't tell. Reads a file: not for hot paths. */
+  systemPages(): SystemPages | null;
   /** Frees everything that is still allocated. */
   close(): void;
 }

@@ -22,6 +22,7 @@ export type {
   StreamAddress,
   StreamListener,
   StreamOptions,
+  SystemPages,
 } from "./door.js";
 export { type NamedSource, READ_LIMITS, type ReadLimits, readNamedSource } from "./folder.js";
 export { BellRinger, freeLaneBox, type LaneBox, makeLaneBox } from "./lane-box.js";

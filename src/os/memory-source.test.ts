@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { HeapMemorySource } from "../base/index.js";
 import { type Backend, foreignCallsUnavailable, openMemorySource } from "./index.js";
-import { MappedMemory, nativeAddressOf } from "./memory-source.js";
+import { nativeAddressOf } from "./memory-source.js";
 import { loadNative } from "./native.js";
 
 const hasNative = foreignCallsUnavailable() === null;
@@ -48,6 +48,37 @@ describe.each(BACKENDS)("openMemorySource, %s", (backend) => {
     }
   });
 
+  it.each([4096, 40_960, 65_536, 4 << 20])(
+    "%i bytes freed and allocated again → nothing of what was in them",
+    (length) => {
+      using source = openMemorySource({ backend });
+      const first = source.allocate(length);
+      first.bytes.fill(0xa5);
+      source.free(first);
+      const all = source.memory.normalFrames * 4096;
+      for (let left = all; left >= length; left -= length) {
+        const again = source.allocate(length);
+        expect(again.bytes.indexOf(0xa5)).toBe(-1);
+        if (again.address === first.address) return;
+      }
+      expect.unreachable("the memory comes back");
+    },
+  );
+
+  it("what is mapped grows with what is allocated, and shrinks again", () => {
+    using source = openMemorySource({ backend });
+    expect(source.sectionBytesTotal).toBe(0);
+    const small = source.allocate(4096);
+    const mapped = source.sectionBytesTotal;
+    const large = source.allocate(mapped + 4096);
+    expect(source.sectionBytesTotal).toBeGreaterThan(2 * mapped);
+    source.free(large);
+    expect(source.sectionBytesTotal).toBe(mapped);
+    expect(source.memory.freeFrames).toBe(mapped / 4096 - 1);
+    source.free(small);
+    source.memory.checkInvariants();
+  });
+
   it("again and again at the same place → each time new zeroes", () => {
     using source = openMemorySource({ backend, populate: true });
     for (let i = 0; i < 200; i++) {
@@ -64,7 +95,10 @@ describe.skipIf(!hasNative)("nativeAddressOf", () => {
   it("mapped → its address; a heap buffer → not the made-up one", () => {
     using source = openMemorySource();
     const mapped = source.allocate(4096);
-    expect(mapped).toBeInstanceOf(MappedMemory);
+    expect(loadNative().addressOf(mapped.bytes)).toBe(mapped.address);
+    const second = source.allocate(8192);
+    expect(loadNative().addressOf(second.bytes)).toBe(second.address);
+    expect(nativeAddressOf(second)).toBe(second.address);
     expect(nativeAddressOf(mapped)).toBe(mapped.address);
     const heap = new HeapMemorySource().allocate(4096);
     expect(nativeAddressOf(heap)).not.toBe(heap.address);
@@ -72,5 +106,36 @@ describe.skipIf(!hasNative)("nativeAddressOf", () => {
     expect(addressOf(heap.bytes)).toBe(nativeAddressOf(heap));
     expect(addressOf(heap.bytes.subarray(100))).toBe(nativeAddressOf(heap) + 100);
     expect(addressOf(mapped.bytes.subarray(100))).toBe(mapped.address + 100);
+  });
+});
+
+describe.skipIf(!hasNative)("what the system gives", () => {
+  it("memory that nobody touches costs nothing, and freed memory goes back", () => {
+    using source = openMemorySource({ hugePages: false });
+    const touched = source.allocate(1 << 20);
+    source.allocate(32 << 20);
+    expect(source.systemPages()).toMatchObject({ mappedBytes: 64 << 20, residentBytes: 0 });
+    touched.bytes.fill(1);
+    expect(source.systemPages()?.residentBytes).toBe(1 << 20);
+    source.free(touched);
+    expect(source.systemPages()?.residentBytes).toBe(0);
+  });
+
+  it("buffers of 2 MiB and more begin where a huge page may", () => {
+    using source = openMemorySource();
+    source.allocate(4096);
+    for (const length of [2 << 20, 5 << 20, 70 << 20]) {
+      expect(source.allocate(length).address % (2 << 20)).toBe(0);
+    }
+  });
+
+  it("pages set aside for somebody are asked for only where that is wanted", () => {
+    using source = openMemorySource({ hugetlb: true });
+    const memory = source.allocate(4 << 20);
+    memory.bytes.fill(7);
+    const pages = source.systemPages();
+    // None are set aside on most machines: ordinary pages then.
+    expect([0, 4 << 20]).toContain(pages?.hugetlbBytes);
+    expect(pages?.residentBytes).toBeGreaterThanOrEqual(4 << 20);
   });
 });

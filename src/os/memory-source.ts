@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: MIT
-// A host's memory: anonymous mappings with their real addresses, or ordinary buffers where there
-// are no foreign calls. A mapping's `bytes` point at it for as long as it lives: they must not be
-// touched after `free` (the page is gone, the process would die), which is what the MemorySource
-// contract says.
+// A host's memory: an arena of frames (`mm/`) on mappings of the system, or on ordinary buffers
+// where there are no foreign calls. A section's `bytes` point at its mapping for as long as that
+// lives: nobody may touch them after `free` (the page is gone, the process would die), which is
+// what the MemorySource contract says.
 
 import { assert, FarpageError, HeapMemorySource, type Memory } from "../base/index.js";
-import type { Backend, MemorySourceOptions, OsMemorySource } from "./door.js";
+import { ArenaMemory, ArenaMemorySource, PhysicalMemory, type SectionSource } from "../mm/index.js";
+import type { Backend, MemorySourceOptions, OsMemorySource, SystemPages } from "./door.js";
+import { readSystemPages } from "./memory-pages.js";
 import { choosesNative, loadNative, type NativeBlock } from "./native.js";
 
 const PAGE_BYTES = 4096;
 const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
 const MAP_POPULATE = 0x8000;
+const MAP_HUGETLB = 0x4_0000;
+const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
+const MADV_NOHUGEPAGE = 15;
+/** Sections of ordinary buffers are smaller: they count as JavaScript's memory from the start. */
+const HEAP_SECTION_BYTES = 16 * 1024 * 1024;
 
 /** Memory whose `address` is where the kernel sees it. */
 export class MappedMemory implements Memory {
@@ -19,15 +26,16 @@ export class MappedMemory implements Memory {
   readonly view: DataView;
   readonly address: number;
   readonly length: number;
-  /** Bytes mapped: `length` in whole pages. */
-  readonly mappedBytes: number;
+  /** The whole mapping, of which this is a part. */
+  readonly block: NativeBlock;
 
-  constructor(block: NativeBlock, length: number) {
-    this.bytes = new Uint8Array(block.bytes.buffer, 0, length);
-    this.view = new DataView(block.bytes.buffer, 0, length);
-    this.address = block.address;
+  /** @param offset where in the mapping it begins. */
+  constructor(block: NativeBlock, offset: number, length: number) {
+    this.bytes = new Uint8Array(block.bytes.buffer, offset, length);
+    this.view = new DataView(block.bytes.buffer, offset, length);
+    this.address = block.address + offset;
     this.length = length;
-    this.mappedBytes = block.bytes.length;
+    this.block = block;
   }
 }
 
@@ -36,7 +44,8 @@ export class MappedMemory implements Memory {
  * (whose `address` property is made up).
  */
 export function nativeAddressOf(memory: Memory): number {
-  return memory instanceof MappedMemory ? memory.address : loadNative().addressOf(memory.bytes);
+  const section = memory instanceof ArenaMemory ? memory.section : memory;
+  return section instanceof MappedMemory ? memory.address : loadNative().addressOf(memory.bytes);
 }
 
 /**
@@ -55,96 +64,49 @@ export function unmapBlock(block: NativeBlock): void {
   loadNative().libc.munmap(block.address, block.bytes.length);
 }
 
-abstract class BoundedSource implements OsMemorySource {
-  abstract readonly backend: Backend;
-  allocatedBytes = 0;
-  private readonly limitBytes: number;
-  private readonly allocated = new Map<Memory, number>();
+/** Sections of an arena, each a mapping of its own that begins where a huge page may. */
+class MappedSections implements SectionSource {
+  private readonly native = loadNative();
+  private readonly hugePages: boolean;
+  private readonly hugetlb: boolean;
 
-  constructor(limitBytes: number) {
-    this.limitBytes = limitBytes;
+  constructor(options: MemorySourceOptions) {
+    this.hugePages = options.hugePages ?? true;
+    this.hugetlb = options.hugetlb ?? false;
   }
 
   allocate(length: number): Memory {
-    if (!Number.isSafeInteger(length) || length < 1) {
-      throw new FarpageError("EINVAL", `can't allocate ${length} bytes of memory`);
-    }
-    const rounded = Math.ceil(length / PAGE_BYTES) * PAGE_BYTES;
-    if (this.allocatedBytes + rounded > this.limitBytes) {
-      throw new FarpageError(
-        "ENOMEM",
-        `${length} bytes more than the ${this.allocatedBytes} in use exceed the limit of ` +
-          `${this.limitBytes} bytes`,
-      );
-    }
-    const memory = this.take(length, rounded);
-    this.allocated.set(memory, rounded);
-    this.allocatedBytes += rounded;
-    return memory;
-  }
-
-  free(memory: Memory): void {
-    const rounded = this.allocated.get(memory);
-    assert(rounded !== undefined, "memory is freed once, by the source that allocated it");
-    this.allocated.delete(memory);
-    this.allocatedBytes -= rounded;
-    this.give(memory);
-  }
-
-  close(): void {
-    for (const memory of [...this.allocated.keys()]) this.free(memory);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
-  protected abstract take(length: number, rounded: number): Memory;
-  protected abstract give(memory: Memory): void;
-}
-
-class MappedSource extends BoundedSource {
-  readonly backend = "native";
-  private readonly native = loadNative();
-  private readonly mapFlags: number;
-  private readonly hugePages: boolean;
-
-  constructor(options: MemorySourceOptions) {
-    super(options.limitBytes ?? Number.POSITIVE_INFINITY);
-    this.hugePages = options.hugePages ?? true;
-    // With huge pages the touching comes after the advice, else it would fault small ones in.
-    this.mapFlags = options.populate === true ? MAP_POPULATE : 0;
-  }
-
-  protected override take(length: number, rounded: number): Memory {
-    const huge = this.hugePages && rounded >= HUGE_PAGE_BYTES;
-    const block = this.native.map(rounded, huge ? 0 : this.mapFlags);
+    const reserved = this.hugetlb ? this.native.map(length, MAP_HUGETLB) : null;
+    if (reserved !== null) return new MappedMemory(reserved, 0, length);
+    // The system aligns to its small pages alone. What lies before and after is never touched.
+    const block = this.native.map(length + HUGE_PAGE_BYTES, 0);
     if (block === null) {
       throw new FarpageError("ENOMEM", `the system has no ${length} bytes of memory left`);
     }
-    if (huge) {
-      // Advice: a kernel without transparent huge pages says no, and nothing is lost.
-      this.native.libc.madvise(block.address, rounded, MADV_HUGEPAGE);
-      if (this.mapFlags !== 0) {
-        for (let offset = 0; offset < rounded; offset += PAGE_BYTES) block.bytes[offset] = 0;
-      }
-    }
-    return new MappedMemory(block, length);
+    const offset = (HUGE_PAGE_BYTES - (block.address % HUGE_PAGE_BYTES)) % HUGE_PAGE_BYTES;
+    const section = new MappedMemory(block, offset, length);
+    // Advice: a kernel without transparent huge pages says no, and nothing is lost. Either one
+    // also keeps the system from joining the section with a neighbour.
+    const advice = this.hugePages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
+    this.native.libc.madvise(section.address, length, advice);
+    return section;
   }
 
-  protected override give(memory: Memory): void {
-    assert(memory instanceof MappedMemory, "a mapped source frees mapped memory");
-    this.native.libc.munmap(memory.address, memory.mappedBytes);
+  free(section: Memory): void {
+    assert(section instanceof MappedMemory, "a mapped source frees mapped memory");
+    this.native.libc.munmap(section.block.address, section.block.bytes.length);
+  }
+
+  discard(section: Memory, offset: number, length: number): boolean {
+    return this.native.libc.madvise(section.address + offset, length, MADV_DONTNEED) === 0;
   }
 }
 
-class HeapSource extends BoundedSource {
-  readonly backend = "node";
-  private readonly heap = new HeapMemorySource();
-
-  protected override take(length: number): Memory {
+/** Sections of ordinary buffers. */
+class HeapSections extends HeapMemorySource implements SectionSource {
+  override allocate(length: number): Memory {
     try {
-      return this.heap.allocate(length);
+      return super.allocate(length);
     } catch (cause) {
       throw new FarpageError("ENOMEM", `the system has no ${length} bytes of memory left`, {
         cause,
@@ -152,14 +114,48 @@ class HeapSource extends BoundedSource {
     }
   }
 
-  protected override give(memory: Memory): void {
-    this.heap.free(memory);
+  /** No: the arena wipes what it gives out again. */
+  discard(): boolean {
+    return false;
+  }
+}
+
+/** An arena of its own on the system's memory. */
+class ArenaSource extends ArenaMemorySource implements OsMemorySource {
+  readonly backend: Backend;
+  private readonly populate: boolean;
+
+  constructor(backend: Backend, options: MemorySourceOptions) {
+    const isNative = backend === "native";
+    super({
+      memory: new PhysicalMemory(),
+      sections: isNative ? new MappedSections(options) : new HeapSections(),
+      limitBytes: options.limitBytes ?? Number.POSITIVE_INFINITY,
+      ...(isNative ? {} : { sectionBytes: HEAP_SECTION_BYTES }),
+    });
+    this.backend = backend;
+    this.populate = options.populate ?? false;
+  }
+
+  override allocate(length: number): ArenaMemory {
+    const memory = super.allocate(length);
+    if (this.populate) {
+      for (let offset = 0; offset < length; offset += PAGE_BYTES) memory.bytes[offset] = 0;
+    }
+    return memory;
+  }
+
+  systemPages(): SystemPages | null {
+    if (this.backend !== "native") return null;
+    return readSystemPages(this.sectionRanges());
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 
 /** Makes a memory source: mappings where foreign calls work, or as `options.backend` says. */
 export function openMemorySource(options: MemorySourceOptions = {}): OsMemorySource {
-  return choosesNative(options.backend)
-    ? new MappedSource(options)
-    : new HeapSource(options.limitBytes ?? Number.POSITIVE_INFINITY);
+  return new ArenaSource(choosesNative(options.backend) ? "native" : "node", options);
 }

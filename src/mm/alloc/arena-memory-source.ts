@@ -94,6 +94,13 @@ export class ArenaMemorySource implements MemorySource {
     return bytes;
   }
 
+  /** Addresses of the sections that the arena has now. */
+  sectionRanges(): { readonly start: number; readonly end: number }[] {
+    return this.zones.flatMap((zone) =>
+      zone.sections.map(({ address, length }) => ({ start: address, end: address + length })),
+    );
+  }
+
   allocate(length: number): ArenaMemory {
     if (!Number.isSafeInteger(length) || length < 1) {
       throw new FarpageError("EINVAL", `can't allocate ${length} bytes of memory`);

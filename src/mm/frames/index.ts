@@ -25,6 +25,7 @@ export {
   type ZoneKind,
 } from "./constants.js";
 export { FrameTable } from "./frame-table.js";
+export { type MetadataCost, measureMetadata, metadataTable } from "./metadata.js";
 export type { FrameOwner } from "./owner.js";
 export { PageBlocks } from "./page-blocks.js";
 export {
