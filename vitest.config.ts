@@ -26,6 +26,7 @@ export default defineConfig({
           exclude: REAL_SOCKETS,
           benchmark: { include: ["src/**/*.bench.ts"] },
           maxWorkers: 2,
+          isolate: false,
           sequence: { groupOrder: 0 },
         },
       },
