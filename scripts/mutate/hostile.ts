@@ -60,10 +60,24 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
       ],
       [
         "the key is taken back before the server looks",
-        "if (this.rotates) (this.regions[chunk] as MemoryRegion).invalidate();",
+        "if (this.rotates && !isCopied) (this.regions[chunk] as MemoryRegion).invalidate();",
         "",
         RACE,
-        "WRITE, rotating keys true",
+        "WRITE, closed",
+      ],
+      [
+        "a chunk that stays open is copied",
+        "    request.memory = copies.memory;\n    request.memoryOffset = chunk * this.copyBytesMax;\n",
+        "    request.memory = this.data.memory;\n    request.memoryOffset = chunk * this.chunkBytes;\n",
+        MEMORY,
+        "rotating keys, copied",
+      ],
+      [
+        "only what fits its copy is copied",
+        "offset <= this.copyBytesMax",
+        "offset <= this.copyBytesMax + 1",
+        "src/rtrs/hostile-client.test.ts",
+        "one byte longer than what is copied",
       ],
       [
         "a header is good for one request",
@@ -120,14 +134,14 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
         "const userLength = rtrsUserLength(header, 0);",
         "const userLength = this.seen.view.getUint16(chunk * this.chunkBytes + offset + 2, true);",
         RACE,
-        "WRITE, rotating keys false",
+        "WRITE, fixed keys",
       ],
       [
         "the message is fetched once",
         "userMessage[i] = bytes[start + i] as number;",
         "userMessage[i] = (bytes[start + i] as number) & (bytes[start + i] as number);",
         RACE,
-        "READ, rotating keys false",
+        "READ, fixed keys",
       ],
       [
         "an answer is no longer than its request",

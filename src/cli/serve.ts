@@ -97,7 +97,7 @@ function servedLines(
     clientsLine(allow, options.address),
     `memory for requests: up to ${formatSize(server.memoryBytesMax)} ` +
       `(${options.sessions} sessions x ${options.paths} paths x ${options.queueDepth} requests x ` +
-      `${formatSize(options.chunk)}${server.exports.length > 0 ? ", and for copies" : ""})`,
+      `${formatSize(server.requestBytes)}${server.exports.length > 0 ? ", and for copies" : ""})`,
   ];
   const first = server.volumes[0];
   if (first !== undefined) {

@@ -23,8 +23,8 @@ class Scene {
   readonly pair: Pair;
   readonly raw: RawClient;
 
-  constructor(alwaysInvalidate = true) {
-    this.pair = new Pair({}, { alwaysInvalidate, queueDepth: RAW_DEPTH });
+  constructor(alwaysInvalidate = true, copyBytesMax = 8192) {
+    this.pair = new Pair({}, { alwaysInvalidate, copyBytesMax, queueDepth: RAW_DEPTH });
     this.pair.connect();
     const host = new TestHost("192.0.2.9", 9);
     this.pair.pipe.hosts.push(host);
@@ -272,9 +272,9 @@ function isAccessError(completion: { readonly status: number }): boolean {
   return completion.status === WC_STATUS.REM_ACCESS_ERR;
 }
 
-describe("rotating keys", () => {
+describe("rotating keys, chunks closed", () => {
   it("a write to a chunk that the server looks at → refused, the data unchanged", () => {
-    const scene = new Scene().up();
+    const scene = new Scene(true, 0).up();
     const { pair, raw } = scene;
     pair.serverNotes.holds = true;
     raw.request(2, Uint8Array.from([7, 7, 1, 0, 0, 0, ...writeHeader(4)]), 0, 6);
@@ -295,7 +295,7 @@ describe("rotating keys", () => {
   });
 
   it("the key of the request before → stale, the path is closed", () => {
-    const scene = new Scene().up();
+    const scene = new Scene(true, 0).up();
     scene.raw.request(2, writeHeader(0), 0, 0);
     expect(scene.fate()).toBe("");
     scene.raw.request(2, writeHeader(0), 0, 0);
@@ -304,7 +304,7 @@ describe("rotating keys", () => {
   });
 
   it("keys of one chunk → never the next number, never one that was", () => {
-    const pair = new Pair();
+    const pair = new Pair({}, { copyBytesMax: 0 });
     pair.connect();
     const seen = new Set<number>();
     let neighbours = 0;
@@ -320,6 +320,41 @@ describe("rotating keys", () => {
     }
     expect(seen.size).toBe(100);
     expect(neighbours).toBe(0);
+  });
+});
+
+describe("rotating keys, short requests copied", () => {
+  it("a write to a chunk that the server looks at → goes in, the data unchanged", () => {
+    const scene = new Scene().up();
+    const { pair, raw } = scene;
+    pair.serverNotes.holds = true;
+    raw.request(2, Uint8Array.from([7, 7, 1, 0, 0, 0, ...writeHeader(4)]), 0, 6);
+    pair.pipe.run(MS);
+    const [request] = pair.serverNotes.requests;
+    if (request === undefined) throw new Error("the request has arrived");
+    const { memory, memoryOffset: at } = request;
+    raw.request(2, Uint8Array.from([8, 8]), 0, 0, (wr) => {
+      wr.opcode = WR_OPCODE.RDMA_WRITE;
+    });
+    pair.pipe.run(SECOND);
+    expect([...memory.bytes.subarray(at, at + 2)]).toEqual([7, 7]);
+    pair.serverNotes.answerAll();
+    expect(scene.fate()).toBe("");
+    scene.expectOthersWell();
+  });
+
+  it("one byte longer than what is copied → the chunk is closed", () => {
+    const scene = new Scene(true, 64).up();
+    const { raw } = scene;
+    const request = (bytes: number) => [...new Uint8Array(bytes), ...writeHeader(4)];
+    raw.request(2, Uint8Array.from(request(64)), 0, 64);
+    expect(scene.fate()).toBe("");
+    raw.request(2, Uint8Array.from(request(65)), 0, 65);
+    expect(scene.fate()).toBe("");
+    // The key of before opens it no longer.
+    raw.request(2, Uint8Array.from(request(64)), 0, 64);
+    expect(scene.fate()).toMatch(/failed/);
+    scene.expectOthersWell();
   });
 });
 

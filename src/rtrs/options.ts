@@ -106,6 +106,13 @@ export interface RtrsServerOptions {
    * told in docs/rtrs.md.
    */
   readonly alwaysInvalidate?: boolean;
+  /**
+   * With `alwaysInvalidate`: a request of at most so many bytes of data and user message is copied
+   * to memory that the client can't reach, and the chunk keeps its key; that is cheaper than to take
+   * the key away (default 8,192; bench/README.md has where the two meet). 0: never. Each chunk has
+   * so much memory more.
+   */
+  readonly copyBytesMax?: number;
   /** Sessions at a time, default 16. */
   readonly sessionCountMax?: number;
   /** Paths of one session, 1 .. 128, default 4; a further one is refused with ECONNRESET. */
@@ -187,6 +194,7 @@ export function serverSettings(options: RtrsServerOptions): ServerSettings {
     queueDepth,
     chunkBytes,
     alwaysInvalidate: options.alwaysInvalidate ?? true,
+    copyBytesMax: integer("copyBytesMax", options.copyBytesMax ?? 8192, 0, 1 << 28),
     sessionCountMax: integer("sessionCountMax", options.sessionCountMax ?? 16, 1, 65_535),
     pathCountMax: integer("pathCountMax", options.pathCountMax ?? 4, 1, RTRS_PATH_COUNT_MAX),
     connectionCountMax: integer(

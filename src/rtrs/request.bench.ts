@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One request from `submit` to its completion, both ends in this process, packets handed over in
 // memory, no CRC: what RTRS and the transport below cost per request. Compare the rows with each
-// other: key rotation on and off, reads by a key of their own and by the session's.
+// other: the ways to keep data from changing, reads by a key of their own and by the session's.
 
 import { bench, describe } from "vitest";
 import { RxBurst } from "../transport/index.js";
@@ -10,6 +10,13 @@ import type { ClientRequest } from "./client/client-request.js";
 import { Pair, type TestHost } from "./pair.fixture.js";
 
 const DEPTH = 32;
+/** As long as any request here. */
+const COPY_BYTES_MAX = 66_000;
+
+/**
+ * How a server keeps data from changing: it closes the chunk, copies the data, or not at all.
+ */
+type Keys = "close" | "copy" | "stay";
 
 /** Hands everything that `from` has to send straight to `to`, in bursts as GRO makes them. */
 function carry(from: TestHost, to: TestHost, burst: RxBurst, nowNs: number): void {
@@ -32,9 +39,14 @@ function carry(from: TestHost, to: TestHost, burst: RxBurst, nowNs: number): voi
 }
 
 /** A connected pair, and a function that has `count` requests done. */
-function prepare(isRead: boolean, length: number, rotates: boolean, invalidate: boolean) {
+function prepare(isRead: boolean, length: number, keys: Keys, invalidate: boolean) {
   const crc32 = (_bytes: Uint8Array, _start: number, _end: number, state: number) => state;
-  const server = { alwaysInvalidate: rotates, queueDepth: 64, chunkBytes: 131_072 };
+  const server = {
+    alwaysInvalidate: keys !== "stay",
+    copyBytesMax: keys === "copy" ? COPY_BYTES_MAX : 0,
+    queueDepth: 64,
+    chunkBytes: 131_072,
+  };
   const pair = new Pair({ invalidate }, server, { crc32 });
   pair.connect();
   pair.serverNotes.onAny = (request) => {
@@ -90,13 +102,17 @@ function burstOf(host: TestHost): RxBurst {
 
 const COUNT = 4096;
 
-describe.each([0, 4096, 65_536])(`${COUNT} requests of %i bytes, ${DEPTH} at a time`, (length) => {
+const LENGTHS = [0, 4096, 8192, 16_384, 32_768, 65_536];
+
+describe.each(LENGTHS)(`${COUNT} requests of %i bytes, ${DEPTH} at a time`, (length) => {
   const rows = {
-    "write, keys rotate": prepare(false, length, true, true),
-    "write, keys stay": prepare(false, length, false, true),
-    "read, keys rotate, a key per read": prepare(true, length, true, true),
-    "read, keys rotate, the session's key": prepare(true, length, true, false),
-    "read, keys stay, the session's key": prepare(true, length, false, false),
+    "write, chunk closed": prepare(false, length, "close", true),
+    "write, data copied": prepare(false, length, "copy", true),
+    "write, keys stay": prepare(false, length, "stay", true),
+    "read, chunk closed": prepare(true, length, "close", true),
+    "read, beside the chunk": prepare(true, length, "copy", true),
+    "read, keys stay": prepare(true, length, "stay", true),
+    "read, keys stay, the session's key": prepare(true, length, "stay", false),
   };
   for (const [name, run] of Object.entries(rows)) {
     bench(name, () => run(COUNT), { time: 1000, warmupTime: 300 });

@@ -132,7 +132,7 @@ describe("session", () => {
     expect(pair.client.chunkBytes).toBe(16_384);
     expect(pair.client.queueDepth).toBe(7);
     expect(pair.server.sessions().map((session) => session.name)).toEqual(["blue"]);
-    expect(pair.server.memoryBytesMax).toBe(16 * 4 * 8 * 16_384);
+    expect(pair.server.memoryBytesMax).toBe(16 * 4 * 8 * (16_384 + 8192));
   });
 
   it("a client that goes by the REP → waits for an ACK as long as the server may take", () => {
@@ -350,6 +350,6 @@ describe("session", () => {
     pair.untilIdle();
     const [a, b] = pair.serverNotes.sessions;
     expect(a).not.toBe(b);
-    expect(pair.serverHost.memory.liveCount).toBe(4);
+    expect(pair.serverHost.memory.liveCount).toBe(6);
   });
 });

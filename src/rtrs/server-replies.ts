@@ -72,9 +72,9 @@ export class ServerReplies {
     if (length === 0) return true;
     const wr = this.dataWr;
     const sge = wr.sges[0] as (typeof wr.sges)[number];
-    sge.address = chunks.data.memory.address + chunk * chunks.chunkBytes;
+    sge.address = chunks.replyAddress(chunk);
     sge.length = length;
-    sge.lkey = chunks.data.region.lkey;
+    sge.lkey = chunks.replyKey(chunk);
     wr.sgeCount = 1;
     wr.remoteAddressHigh = chunks.clientAddressHighs[chunk] as number;
     wr.remoteAddressLow = chunks.clientAddressLows[chunk] as number;

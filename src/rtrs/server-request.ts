@@ -25,10 +25,11 @@ export class ServerRequest {
   /** READ: the user fills the data; WRITE: the data is there. */
   isRead = false;
   /**
-   * Where the data is: `dataLength` bytes of `memory` from `memoryOffset` on (the chunk's start).
+   * Where the data is: `dataLength` bytes of `memory` from `memoryOffset` on; in the chunk, or in
+   * memory that the client can't reach.
    */
-  readonly memory: Memory;
-  readonly memoryOffset: number;
+  memory: Memory;
+  memoryOffset: number;
   /** Bytes of data that the request is about, 0 .. `RtrsServer.maxIoBytes`. */
   dataLength = 0;
   /** The user's own; kept from one request of this chunk to the next. */

@@ -24,6 +24,7 @@ import {
   type ServerSettings,
   serverSettings,
 } from "./options.js";
+import { copyBytesOf } from "./server-chunks.js";
 import { ServerPath, type ServerPathContext, type ServerPathOwner } from "./server-path.js";
 import type { ServerRequest } from "./server-request.js";
 import { ServerSession } from "./server-session.js";
@@ -103,8 +104,13 @@ export class RtrsServer implements Machine, ServerPathOwner {
 
   /** Bytes of chunks when all is there: sessions x paths x queue depth x chunk size. */
   get memoryBytesMax(): number {
-    const { sessionCountMax, pathCountMax, queueDepth, chunkBytes } = this.settings;
-    return sessionCountMax * pathCountMax * queueDepth * chunkBytes;
+    const { sessionCountMax, pathCountMax, queueDepth } = this.settings;
+    return sessionCountMax * pathCountMax * queueDepth * this.requestBytes;
+  }
+
+  /** Of which each chunk takes so much: itself, and where a short request is copied to. */
+  get requestBytes(): number {
+    return this.settings.chunkBytes + copyBytesOf(this.settings);
   }
 
   /** Sessions that are up, in no order. */

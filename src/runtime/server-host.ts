@@ -81,6 +81,8 @@ export class ServerHost {
   readonly laneCount: number;
   /** Sessions x paths x requests x buffer of all lanes together, and the same of copies. */
   readonly memoryBytesMax: number;
+  /** Bytes of that for one request: its chunk, and where it is copied to if it is short. */
+  readonly requestBytes: number;
   /** Rejects when the server, or a lane of it, has stopped by a bug of ours. */
   readonly failed: Promise<never>;
   private readonly stack: Stack;
@@ -127,6 +129,7 @@ export class ServerHost {
             warnings: this.errors,
           });
     const { rtrs } = this.lane;
+    this.requestBytes = rtrs.requestBytes;
     this.memoryBytesMax = rtrs.memoryBytesMax + (this.copies?.rtrs.memoryBytesMax ?? 0);
     this.volumes = open.map(({ spec, device }) => ({
       name: spec.name,

@@ -19,8 +19,8 @@ function writeLate(attacker: Attacker, descriptor: RtrsDescriptor, bytes: Uint8A
 }
 
 describe("a write that comes after the request", () => {
-  it("rotating keys → refused by the device, that path is closed, the disk has the first", () => {
-    const scene = new Scene();
+  it("rotating keys, closed → refused by the device, that path is closed, the disk has the first", () => {
+    const scene = new Scene({ copyBytesMax: 0 });
     const attacker = scene.attacker();
     const id = scene.open(attacker, "own");
     const [descriptor] = attacker.chunks as [RtrsDescriptor];
@@ -30,6 +30,22 @@ describe("a write that comes after the request", () => {
     scene.until("the path ends", () => attacker.isDisconnected);
     expect(attacker.hasAccessError).toBe(true);
     expect(scene.fate(attacker)).toMatch(/connection 1 failed/);
+    expect(scene.contents("own").subarray(0, 513)).toEqual(
+      new Uint8Array(513).fill(1, 0, 512).fill(OWN_BYTE, 512),
+    );
+    scene.expectNobodyHarmed();
+  });
+
+  it("rotating keys, copied → goes in and changes nothing: the disk has the first", () => {
+    const scene = new Scene();
+    const attacker = scene.attacker();
+    const id = scene.open(attacker, "own");
+    const [descriptor] = attacker.chunks as [RtrsDescriptor];
+    attacker.post({ user: rnbd.io(id, RNBD_OP.WRITE, 0, 512), data: new Uint8Array(512).fill(1) });
+    scene.until("the disk has it", () => scene.inflight("own") > 0);
+    writeLate(attacker, descriptor, new Uint8Array(512).fill(2));
+    scene.until("the reply", () => attacker.replies.has(0));
+    expect(attacker.replies.get(0)).toBe(0);
     expect(scene.contents("own").subarray(0, 513)).toEqual(
       new Uint8Array(513).fill(1, 0, 512).fill(OWN_BYTE, 512),
     );

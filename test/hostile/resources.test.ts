@@ -18,6 +18,9 @@ function answer(scene: Scene, connection: RawConnection): number {
   return typeof reply === "string" ? -1 : reply.errno;
 }
 
+/** What each chunk has beside it for copies. */
+const COPY_BYTES = 4096;
+
 describe("permits", () => {
   it("every chunk at once → all are served, one more is CHUNK_IN_USE", () => {
     const scene = new Scene();
@@ -83,7 +86,7 @@ describe("connections, paths, sessions", () => {
   });
 
   it("all sessions, never finished → ENOMEM for one more; bounded; all comes back", () => {
-    const scene = new Scene();
+    const scene = new Scene({ copyBytesMax: COPY_BYTES });
     const { usedBytes: before } = scene.serverMemory;
     const half = [];
     for (let i = 1; i < SESSION_COUNT_MAX; i++) {
@@ -92,7 +95,7 @@ describe("connections, paths, sessions", () => {
       half.push(attacker);
     }
     expect(answer(scene, scene.attackerAt(90).ask())).toBe(ERRNO.ENOMEM);
-    const perPath = CHUNK_COUNT * CHUNK_BYTES + 4096;
+    const perPath = CHUNK_COUNT * (CHUNK_BYTES + COPY_BYTES) + 4096;
     const taken = scene.serverMemory.usedBytes - before;
     expect(taken).toBeGreaterThan(0);
     expect(taken).toBeLessThanOrEqual((SESSION_COUNT_MAX - 1) * perPath);
