@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A chunk whose bytes change while the server takes the request out of it: every byte, ahead of
-// every fetch, with each way to keep it from doing so. What the server makes of it must be what it would have made
-// of a chunk that stood still, with each byte as it was when it was fetched.
+// every fetch, with each way to keep it from doing so. What the server makes of it must be what it
+// would have made of a chunk that stood still, with each byte as it was when it was fetched.
 
 import { describe, expect, it } from "vitest";
 import { FetchWatch } from "../../test/support/fetch-watch.js";
@@ -20,7 +20,7 @@ const CHUNK_COUNT = 7;
 const USER_BYTES_MAX = 64;
 const CHUNK = 3;
 
-/** The chunk is closed while the server has it; or stays open and its data is copied; or neither. */
+/** The chunk is closed while the server has it; or it stays open and data is copied; or neither. */
 type Way = "closed" | "copied" | "fixed keys";
 
 /** The chunks of one path, and somebody who can change them between any two fetches. */
@@ -147,7 +147,7 @@ function told(race: Race, taken: ReturnType<Race["take"]>): string {
   const user = isCopied ? request.userMessage.subarray(0, request.userLength) : "too long";
   const { bytes } = request.memory;
   const at = request.memoryOffset;
-  // Data in the chunk may change with fixed keys, and a closed chunk's is changed by the test alone.
+  // Data that stays in the chunk is the test's own to change.
   const isOut = race.way === "copied" && !request.isRead;
   const data = isOut ? ` ${bytes.subarray(at, at + request.dataLength)}` : "";
   return `${type} ${request.dataLength} ${user} ${descriptor}${data}`;

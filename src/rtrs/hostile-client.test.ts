@@ -3,7 +3,7 @@
 // or changes a byte that is not its own.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import { type SendWorkRequest, WC_STATUS, WR_OPCODE } from "../verbs/index.js";
+import { type SendWorkRequest, WR_OPCODE } from "../verbs/index.js";
 import {
   decodeRtrsConnectReply,
   encodeRtrsConnectRequest,
@@ -11,68 +11,16 @@ import {
   type RtrsDescriptor,
   writeRtrsDescriptor,
   writeRtrsReadHeader,
-  writeRtrsWriteHeader,
 } from "../wire/index.js";
-import type { ChunkTable } from "./client/chunk-table.js";
-import type { ClientPath } from "./client/client-path.js";
-import { MS, Pair, SECOND, TestHost } from "./pair.fixture.js";
+import {
+  chunksOf,
+  connectRaw,
+  HostileScene,
+  isAccessError,
+  writeHeader,
+} from "./hostile.fixture.js";
+import { MS, SECOND, TestHost } from "./pair.fixture.js";
 import { RAW_DEPTH, RawClient, type RawConnection } from "./raw.fixture.js";
-
-/** A server with a well-behaved session "blue" that must not notice, and a raw client beside it. */
-class Scene {
-  readonly pair: Pair;
-  readonly raw: RawClient;
-
-  constructor(alwaysInvalidate = true, copyBytesMax = 8192) {
-    this.pair = new Pair({}, { alwaysInvalidate, copyBytesMax, queueDepth: RAW_DEPTH });
-    this.pair.connect();
-    const host = new TestHost("192.0.2.9", 9);
-    this.pair.pipe.hosts.push(host);
-    this.raw = new RawClient(host, this.pair.serverHost);
-  }
-
-  up(): this {
-    connectRaw(this.pair, this.raw);
-    return this;
-  }
-
-  /** Runs, and says why the server closed the raw client's path: "" when it did not. */
-  fate(): string {
-    this.pair.pipe.run(2 * SECOND);
-    const isUp = this.pair.server.sessions().some((session) => session.name === this.raw.name);
-    return isUp ? "" : this.pair.server.lastCloseReason;
-  }
-
-  /** The well-behaved session has not noticed, and works. */
-  expectOthersWell(): void {
-    const { pair } = this;
-    expect(pair.clientNotes.events).toEqual(["up"]);
-    pair.serverNotes.onAny = null;
-    pair.serverNotes.holds = false;
-    const write = pair.write(77, 77);
-    pair.untilIdle();
-    expect(write.errno).toBe(0);
-    pair.client.release(write);
-  }
-}
-
-function connectRaw(pair: Pair, raw: RawClient): void {
-  for (let cid = 0; cid < 2; cid++) {
-    const connection = raw.ask();
-    pair.pipe.until(() => connection.events.length > 0, "a raw connection is up");
-  }
-  raw.askInfo();
-  const isUp = () => pair.server.sessions().some((session) => session.name === raw.name);
-  pair.pipe.until(isUp, "the raw session is up");
-  pair.pipe.run(MS);
-  raw.takeInfo();
-}
-
-function writeHeader(userLength: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  writeRtrsWriteHeader(new DataView(bytes.buffer), 0, userLength);
-  return bytes;
-}
 
 function readHeader(o: {
   readonly userLength?: number;
@@ -92,9 +40,9 @@ const BUFFER: RtrsDescriptor = { addressHigh: 0, addressLow: 0x1000, rkey: 1, le
 const NOTHING = new Uint8Array(0);
 
 describe.each([true, false])("requests of a hostile client, key rotation %s", (rotates) => {
-  let scene: Scene;
+  let scene: HostileScene;
   beforeEach(() => {
-    scene = new Scene(rotates).up();
+    scene = new HostileScene(rotates).up();
   });
 
   it.each<[string, RegExp, (raw: RawClient) => void]>([
@@ -263,104 +211,9 @@ describe.each([true, false])("requests of a hostile client, key rotation %s", (r
   });
 });
 
-function chunksOf({ client }: Pair): ChunkTable {
-  const [path] = client.paths as readonly ClientPath[];
-  return path?.chunks as ChunkTable;
-}
-
-function isAccessError(completion: { readonly status: number }): boolean {
-  return completion.status === WC_STATUS.REM_ACCESS_ERR;
-}
-
-describe("rotating keys, chunks closed", () => {
-  it("a write to a chunk that the server looks at → refused, the data unchanged", () => {
-    const scene = new Scene(true, 0).up();
-    const { pair, raw } = scene;
-    pair.serverNotes.holds = true;
-    raw.request(2, Uint8Array.from([7, 7, 1, 0, 0, 0, ...writeHeader(4)]), 0, 6);
-    pair.pipe.run(MS);
-    const [request] = pair.serverNotes.requests;
-    if (request === undefined) throw new Error("the request has arrived");
-    const data = () => [
-      ...request.memory.bytes.subarray(request.memoryOffset, request.memoryOffset + 2),
-    ];
-    expect(data()).toEqual([7, 7]);
-    raw.request(2, Uint8Array.from([8, 8]), 0, 6);
-    pair.pipe.run(SECOND);
-    expect(data()).toEqual([7, 7]);
-    expect(raw.connectionAt(1).completions.some(isAccessError)).toBe(true);
-    pair.serverNotes.answerAll();
-    expect(scene.fate()).toMatch(/failed/);
-    scene.expectOthersWell();
-  });
-
-  it("the key of the request before → stale, the path is closed", () => {
-    const scene = new Scene(true, 0).up();
-    scene.raw.request(2, writeHeader(0), 0, 0);
-    expect(scene.fate()).toBe("");
-    scene.raw.request(2, writeHeader(0), 0, 0);
-    expect(scene.fate()).toMatch(/failed/);
-    scene.expectOthersWell();
-  });
-
-  it("keys of one chunk → never the next number, never one that was", () => {
-    const pair = new Pair({}, { copyBytesMax: 0 });
-    pair.connect();
-    const seen = new Set<number>();
-    let neighbours = 0;
-    let before = 0;
-    for (let i = 0; i < 100; i++) {
-      const key = chunksOf(pair).keys[0] as number;
-      if (seen.has(key) || Math.abs(key - before) < 256) neighbours++;
-      seen.add(key);
-      before = key;
-      const write = pair.write(0, 1);
-      pair.untilIdle();
-      pair.client.release(write);
-    }
-    expect(seen.size).toBe(100);
-    expect(neighbours).toBe(0);
-  });
-});
-
-describe("rotating keys, short requests copied", () => {
-  it("a write to a chunk that the server looks at → goes in, the data unchanged", () => {
-    const scene = new Scene().up();
-    const { pair, raw } = scene;
-    pair.serverNotes.holds = true;
-    raw.request(2, Uint8Array.from([7, 7, 1, 0, 0, 0, ...writeHeader(4)]), 0, 6);
-    pair.pipe.run(MS);
-    const [request] = pair.serverNotes.requests;
-    if (request === undefined) throw new Error("the request has arrived");
-    const { memory, memoryOffset: at } = request;
-    raw.request(2, Uint8Array.from([8, 8]), 0, 0, (wr) => {
-      wr.opcode = WR_OPCODE.RDMA_WRITE;
-    });
-    pair.pipe.run(SECOND);
-    expect([...memory.bytes.subarray(at, at + 2)]).toEqual([7, 7]);
-    pair.serverNotes.answerAll();
-    expect(scene.fate()).toBe("");
-    scene.expectOthersWell();
-  });
-
-  it("one byte longer than what is copied → the chunk is closed", () => {
-    const scene = new Scene(true, 64).up();
-    const { raw } = scene;
-    const request = (bytes: number) => [...new Uint8Array(bytes), ...writeHeader(4)];
-    raw.request(2, Uint8Array.from(request(64)), 0, 64);
-    expect(scene.fate()).toBe("");
-    raw.request(2, Uint8Array.from(request(65)), 0, 65);
-    expect(scene.fate()).toBe("");
-    // The key of before opens it no longer.
-    raw.request(2, Uint8Array.from(request(64)), 0, 64);
-    expect(scene.fate()).toMatch(/failed/);
-    scene.expectOthersWell();
-  });
-});
-
 describe("connect requests", () => {
   /** The errno with which the server refuses, 0 when it accepts. */
-  function answer(scene: Scene, connection: RawConnection): number {
+  function answer(scene: HostileScene, connection: RawConnection): number {
     scene.pair.pipe.until(() => connection.events.length > 0, "the server answers");
     const event = connection.events[0];
     if (event?.type === "ESTABLISHED") return 0;
@@ -378,13 +231,13 @@ describe("connect requests", () => {
     ["too many connections", 104, (raw) => raw.ask({ connectionCount: 257 })],
     ["a session that may not be new", 6, (raw) => raw.ask({ firstConnection: false })],
   ])("%s → errno %i", (_name, errno, ask) => {
-    const scene = new Scene();
+    const scene = new HostileScene();
     expect(answer(scene, ask(scene.raw))).toBe(errno);
     scene.expectOthersWell();
   });
 
   it("a second connection that does not fit the first → ECONNRESET, the first goes on", () => {
-    const scene = new Scene();
+    const scene = new HostileScene();
     expect(answer(scene, scene.raw.ask())).toBe(0);
     expect(answer(scene, scene.raw.ask({ connectionId: 0 }))).toBe(104);
     expect(answer(scene, scene.raw.ask({ connectionId: 1, connectionCount: 3 }))).toBe(104);
@@ -394,14 +247,14 @@ describe("connect requests", () => {
   });
 
   it("another path of a session → EEXIST between the same addresses", () => {
-    const scene = new Scene();
+    const scene = new HostileScene();
     expect(answer(scene, scene.raw.ask())).toBe(0);
     const pathUuid = new Uint8Array(16).fill(0x44);
     expect(answer(scene, scene.raw.ask({ connectionId: 0, pathUuid }))).toBe(17);
   });
 
   it("a new attempt of the same path → the old one goes, then the new one is let in", () => {
-    const scene = new Scene().up();
+    const scene = new HostileScene().up();
     expect(answer(scene, scene.raw.ask({ connectionId: 0, reconnectCount: 2 }))).toBe(104);
     expect(scene.fate()).toMatch(/anew/);
     expect(answer(scene, scene.raw.ask({ connectionId: 0, reconnectCount: 3 }))).toBe(0);
@@ -413,7 +266,7 @@ describe("connect requests", () => {
       [0xffff, 1],
       [0x8002, 1],
     ] as const) {
-      const scene = new Scene();
+      const scene = new HostileScene();
       scene.raw.reconnectCount = live;
       scene.up();
       expect(answer(scene, scene.raw.ask({ connectionId: 0, reconnectCount: late }))).toBe(104);
@@ -422,7 +275,7 @@ describe("connect requests", () => {
   });
 
   it("somebody else with the UUID of a path → refused, and the path lives", () => {
-    const scene = new Scene().up();
+    const scene = new HostileScene().up();
     const host = new TestHost("192.0.2.66", 66);
     scene.pair.pipe.hosts.push(host);
     const thief = new RawClient(host, scene.pair.serverHost);
@@ -439,7 +292,7 @@ describe("connect requests", () => {
       pathsUuid: new Uint8Array(16).fill(0x22),
       firstConnection: true,
     };
-    const scene = new Scene();
+    const scene = new HostileScene();
     const longer = new Uint8Array(56);
     longer.set(encodeRtrsConnectRequest(request));
     expect(answer(scene, scene.raw.askWith(longer))).toBe(0);
@@ -448,7 +301,7 @@ describe("connect requests", () => {
 
 describe("a client with one connection for everything", () => {
   it("requests and heartbeats on connection 0 → answered there", () => {
-    const scene = new Scene();
+    const scene = new HostileScene();
     const { pair, raw } = scene;
     const connection = raw.ask({ connectionCount: 1 });
     pair.pipe.until(() => connection.events.length > 0, "the raw connection is up");
@@ -469,8 +322,8 @@ describe("a client with one connection for everything", () => {
 });
 
 describe("info requests", () => {
-  function half(): Scene {
-    const scene = new Scene();
+  function half(): HostileScene {
+    const scene = new HostileScene();
     for (let cid = 0; cid < 2; cid++) {
       const connection = scene.raw.ask();
       scene.pair.pipe.until(() => connection.events.length > 0, "a raw connection is up");
@@ -478,7 +331,7 @@ describe("info requests", () => {
     return scene;
   }
 
-  function expectClosed(scene: Scene, reason: RegExp): void {
+  function expectClosed(scene: HostileScene, reason: RegExp): void {
     scene.pair.pipe.run(2 * SECOND);
     expect(scene.pair.server.counters().sessions).toBe(1);
     expect(scene.pair.server.lastCloseReason).toMatch(reason);
@@ -511,7 +364,7 @@ describe("info requests", () => {
   });
 
   it("before all connections are there → disconnected", () => {
-    const scene = new Scene();
+    const scene = new HostileScene();
     const connection = scene.raw.ask({ connectionCount: 3 });
     scene.pair.pipe.until(() => connection.events.length > 0, "a raw connection is up");
     scene.raw.askInfo();

@@ -108,9 +108,9 @@ export interface RtrsServerOptions {
   readonly alwaysInvalidate?: boolean;
   /**
    * With `alwaysInvalidate`: a request of at most so many bytes of data and user message is copied
-   * to memory that the client can't reach, and the chunk keeps its key; that is cheaper than to take
-   * the key away (default 8,192; bench/README.md has where the two meet). 0: never. Each chunk has
-   * so much memory more.
+   * to memory that the client can't reach, and the chunk keeps its key: cheaper than to take it
+   * (default 8,192; bench/README.md has where the two meet). 0: never. Each chunk has so much
+   * memory more.
    */
   readonly copyBytesMax?: number;
   /** Sessions at a time, default 16. */

@@ -19,7 +19,7 @@ function writeLate(attacker: Attacker, descriptor: RtrsDescriptor, bytes: Uint8A
 }
 
 describe("a write that comes after the request", () => {
-  it("rotating keys, closed → refused by the device, that path is closed, the disk has the first", () => {
+  it("rotating keys, closed → refused by the device, the path ends, the disk has the first", () => {
     const scene = new Scene({ copyBytesMax: 0 });
     const attacker = scene.attacker();
     const id = scene.open(attacker, "own");
