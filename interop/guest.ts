@@ -24,6 +24,9 @@ const NO_OFFLOADS = [
   .map((offload) => `${offload}=off`)
   .join(",");
 
+/** Else the kernel looks whether its timer ticks, and panics where the machine is too busy. */
+const NO_TIMER_CHECK = "no_timer_check";
+
 /** The tap devices are there already. */
 const NO_SCRIPTS = "script=no,downscript=no,vhost=off";
 
@@ -302,7 +305,7 @@ function qemuCommand(
     ...["qemu-system-x86_64", "-accel", options.accelerator, "-cpu", "max", "-smp", "1"],
     ...["-m", `${options.memoryMiB}`, "-nodefaults", "-no-user-config", "-display", "none"],
     ...["-no-reboot", "-kernel", kernel.image, "-initrd", kernel.initramfs],
-    ...["-append", `console=ttyS0 quiet panic=-1 farpage.host=${host}`],
+    ...["-append", `console=ttyS0 quiet panic=-1 ${NO_TIMER_CHECK} farpage.host=${host}`],
     ...["-serial", `file:${join(folder, "console")}`, "-serial", `unix:${join(folder, "port")}`],
     ...share("root", "/", "passthrough,readonly=on"),
     ...share("share", join(folder, "share"), "none"),

@@ -53,7 +53,7 @@ local f = {
   max_hdr = ProtoField.uint32("rtrs.max_hdr_size", "Largest header"),
   new_rkey = ProtoField.bool("rtrs.new_rkey", "Server rotates keys", 32, nil, 2),
   reserved = ProtoField.bytes("rtrs.reserved", "Reserved"),
-  name = ProtoField.stringz("rtrs.session", "Session name"),
+  name = ProtoField.string("rtrs.session", "Session name"),
   sg_cnt = ProtoField.uint16("rtrs.sg_cnt", "Descriptors"),
   desc = ProtoField.none("rtrs.desc", "Descriptor"),
   addr = ProtoField.uint64("rtrs.addr", "Address", base.HEX),
@@ -77,7 +77,7 @@ local g = {
   type = ProtoField.uint16("rnbd.type", "Type", base.DEC, RNBD_TYPES),
   ver = ProtoField.uint8("rnbd.ver", "Version"),
   access = ProtoField.uint8("rnbd.access", "Access", base.DEC, ACCESS),
-  name = ProtoField.stringz("rnbd.name", "Device name"),
+  name = ProtoField.string("rnbd.name", "Device name"),
   device = ProtoField.uint32("rnbd.device", "Device id"),
   sector = ProtoField.uint64("rnbd.sector", "First sector"),
   rw = ProtoField.uint32("rnbd.rw", "Operation and flags", base.HEX),
@@ -494,6 +494,11 @@ end
 
 -- ----------------------------------------------------------------------------------------- trees
 
+--- A name ends with a NUL, or where its field does (a stringz would read on).
+local function add_name(tree, field, range)
+  tree:add(field, range, range:raw():match("^[^%z]*"))
+end
+
 --- @param data_bytes  what a read's or write's bi_size must be; nil when there is nothing to compare
 local function show_rnbd(t, root, data_bytes)
   local n = t:len()
@@ -514,7 +519,7 @@ local function show_rnbd(t, root, data_bytes)
     tree:add(g.ver, t(4, 1))
   elseif kind == 2 then
     tree:add(g.access, t(4, 1))
-    tree:add(g.name, t(6, 255))
+    add_name(tree, g.name, t(6, 255))
   elseif kind == 3 then
     for _, field in ipairs({ { g.device, 4, 4 }, { g.sectors, 8, 8 }, { g.max_hw, 16, 4 },
       { g.max_zeroes, 20, 4 }, { g.max_discard, 24, 4 }, { g.granularity, 28, 4 },
@@ -618,7 +623,7 @@ end
 local function show_send(r, t, tree)
   tree:add_le(f.type, t(0, 2))
   if r.send == 0 then
-    tree:add(f.name, t(2, 255))
+    add_name(tree, f.name, t(2, 255))
   elseif r.send == 4 then
     tree:add_le(f.chunk, t(2, 2))
     tree:add_le(f.rkey, t(4, 4))

@@ -159,6 +159,25 @@ describe.runIf(MISSING.length === 0)("the Wireshark dissector", () => {
     }
   });
 
+  it("a name without an end → shown as far as its field goes", async () => {
+    const file = join(trackedFolder().path, "simulated.pcapng");
+    simulateSession(file, true);
+    const bytes = readFileSync(file);
+    // Enhanced packet blocks: head, IPv6, UDP, BTH, and with this MTU an INFO_REQ in two packets.
+    const [bth, payload] = [28 + 48, 28 + 48 + 12];
+    for (let at = 0; at < bytes.length; at += bytes.readUInt32LE(at + 4)) {
+      if (bytes.readUInt32LE(at) !== 6) continue;
+      const [opcode, end] = [bytes[at + bth], at + 28 + bytes.readUInt32LE(at + 20) - 4];
+      const isFirst = opcode === 0 && bytes.readUInt16LE(at + payload) === 0;
+      if (isFirst) bytes.fill(0x61, at + payload + 2, end);
+      if (opcode === 2 && end - at - payload === 16) bytes.fill(0x61, at + payload, end);
+    }
+    writeFileSync(file, bytes);
+    expect(await dissect(file, "_ws.lua.error")).toEqual([]);
+    const found = await dissect(file, `rtrs.session == "${"a".repeat(255)}"`);
+    expect(found.length).toBeGreaterThan(0);
+  });
+
   it("names the packets of queue pairs that are named by hand", async () => {
     const { path } = trackedFolder();
     const whole = await traceSession(path, true);
