@@ -8,6 +8,7 @@ import { z } from "zod";
 import { runAttach } from "./attach.js";
 import { runBench } from "./bench.js";
 import { runCopy } from "./copy.js";
+import { addMemCommands } from "./mem-commands.js";
 import { addP2pCommands } from "./p2p-commands.js";
 import { runPerf } from "./perf.js";
 import { ignoreBrokenPipe, Reporter } from "./reporter.js";
@@ -198,6 +199,7 @@ common(program.command("perf"))
   );
 
 addToolCommands({ program, common, collect, run });
+addMemCommands({ program, run });
 addP2pCommands({ program, collect, run });
 program
   .command("trace")

@@ -3,3 +3,4 @@
 export * from "./alloc/index.js";
 export * from "./frames/index.js";
 export * from "./region/index.js";
+export * from "./view/index.js";

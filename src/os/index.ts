@@ -34,6 +34,7 @@ export { makeMemoryFile } from "./open-file.js";
 export { readPciIds } from "./pci-ids-file.js";
 export { type PciSysfs, type PciSysfsOptions, readPciSysfs } from "./pci-sysfs.js";
 export { openPoller } from "./poller.js";
+export { readMemoryFiles } from "./proc-memory.js";
 export { SystemRandom } from "./random.js";
 export { localAddressTowards } from "./route.js";
 export { connectStream, listenStream } from "./stream.js";

@@ -36,6 +36,7 @@ export {
   openHost,
 } from "./host.js";
 export type { Log } from "./log.js";
+export { readMachineMemory } from "./machine-memory.js";
 export {
   ControlClient,
   type HostStatistics,

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// `farpage mem`: how the memory of this machine lies, or of a saved copy.
+
+import {
+  bytesText,
+  type MachineMemory,
+  machineJson,
+  machineText,
+  orderViews,
+  sumCounts,
+} from "../mm/index.js";
+import { readMachineMemory } from "../runtime/index.js";
+import { MEM_OPTIONS, type MemOptions } from "./mem-options.js";
+import { checkOptions } from "./options.js";
+import type { Reporter } from "./reporter.js";
+
+/** Changes when a program that reads the object would misunderstand. */
+export const MEM_SCHEMA = "farpage-mem-1";
+/** Exit statuses with `--need`. */
+export const NEED_STATUS = { enough: 0, short: 1, error: 2, unknown: 3 } as const;
+
+export async function runMem(raw: unknown, reporter: Reporter): Promise<void> {
+  const options = checkOptions(MEM_OPTIONS, raw);
+  if (options.need !== undefined) {
+    runNeed(options, options.need, reporter);
+    return;
+  }
+  const machine = read(options, reporter);
+  const name = options.from ?? "this machine";
+  const fields = { schema: MEM_SCHEMA, source: name, ...machineJson(machine) };
+  reporter.event("machine-memory", fields, machineText(machine, name).join("\n"));
+}
+
+/** For scripts: could so much be had in huge pages as memory lies now? Sets the exit status. */
+function runNeed(options: MemOptions, need: number, reporter: Reporter): void {
+  try {
+    const machine = read(options, reporter);
+    const bytes = hugeBytes(machine);
+    const status = bytes === null ? "unknown" : bytes >= need ? "enough" : "short";
+    const text =
+      bytes === null
+        ? "unknown: the free blocks could not be read"
+        : `${status}: ${bytesText(bytes)} free in blocks of ` +
+          `${bytesText(machine.hugePageBytes)} and above, ${bytesText(need)} wanted`;
+    reporter.event("need", { schema: MEM_SCHEMA, status, bytes, need }, text);
+    process.exitCode = NEED_STATUS[status];
+  } catch (error) {
+    reporter.fail(error);
+    process.exitCode = NEED_STATUS.error;
+  }
+}
+
+/** Free bytes in blocks of a huge page and above; null: not known. */
+function hugeBytes(machine: MachineMemory): number | null {
+  if (machine.zones.length === 0) return null;
+  const order = Math.round(Math.log2(machine.hugePageBytes / machine.pageBytes));
+  const counts = sumCounts(machine.zones.map((zone) => zone.counts));
+  let pages = 0;
+  for (const { order: size, freeBlocks } of orderViews(counts)) {
+    if (size >= order) pages += freeBlocks * 2 ** size;
+  }
+  return pages * machine.pageBytes;
+}
+
+function read(options: MemOptions, reporter: Reporter): MachineMemory {
+  const machine = readMachineMemory(options.from);
+  const { notices, noticesDropped } = machine;
+  if (options.verbose) {
+    for (const { file, line, message } of notices) reporter.warn(`${file}:${line}: ${message}`);
+  }
+  const untold = options.verbose ? noticesDropped : notices.length + noticesDropped;
+  if (untold > 0) {
+    const hint = options.verbose ? "" : " (--verbose)";
+    reporter.warn(`${untold} odd place${untold === 1 ? "" : "s"} in what was read${hint}`);
+  }
+  return machine;
+}
