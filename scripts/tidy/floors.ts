@@ -75,7 +75,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     floor: 7,
     isCore: false,
     packages: ["commander", "zod", "pino"],
-    uses: ["base", "pci", "runtime", "tools"],
+    uses: ["base", "mm", "pci", "runtime", "tools"],
   },
 };
 

@@ -44,11 +44,11 @@ const HUGE_SIZE_COUNT_MAX = 32;
 
 /**
  * Reads them.
- * @param root `"/"`, or the folder of a copy: the files are at their paths in it (`cp --parents`), or
- *   those of `/proc` lie in it directly.
+ * @param root `"/"`, or the folder of a copy: the files are at their paths in it (as `cp --parents`
+ *   puts them), or those of `/proc` lie in it directly.
  * @returns each file's bytes, or the errno name of why there are none.
- * @throws FarpageError ENOENT, ENOTDIR, EACCES when there is no such folder, ENODATA when it has none
- *   of the files.
+ * @throws FarpageError ENOENT, ENOTDIR, EACCES when there is no such folder, ENODATA when it has
+ *   none of the files.
  */
 export function readMemoryFiles(root = "/"): MachineFiles {
   listFolder(root);

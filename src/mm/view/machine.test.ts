@@ -9,7 +9,7 @@ import { type MachineFiles, parseMachineMemory } from "./machine.js";
 import { machineJson, machineText } from "./machine-report.js";
 import { Notices } from "./machine-text.js";
 
-const BUDDYINFO = `Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3
+const BUDDYINFO = `Node 0, zone      DMA 0 0 0 0 0 0 0 0 1 1 3
 Node 0, zone   Normal   6166  24430  17180   8822   5051   2841   1162    826    393    268    305
 `;
 const PAGETYPEINFO = `Page block order: 9

@@ -19,7 +19,8 @@ export function bytesText(bytes: number): string {
 export function shareText(share: number): string {
   const percent = share * 100;
   if (percent > 0 && percent < 0.1) return "<0.1 %";
-  return `${percent >= 10 || Number.isInteger(percent) ? Math.round(percent) : percent.toFixed(1)} %`;
+  const isWhole = percent >= 10 || Number.isInteger(percent);
+  return `${isWhole ? Math.round(percent) : percent.toFixed(1)} %`;
 }
 
 /** Columns of equal width: the first to the left, the others to the right. */
