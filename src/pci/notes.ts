@@ -100,14 +100,10 @@ function hostRouteNotes(judged: Judgement, notes: string[]): void {
   const isSkylake = ({ vendorId, deviceId }: RootVerdict) =>
     vendorId === 0x8086 && typeof deviceId === "number" && SKYLAKE_ROOTS.has(deviceId);
   // Older ones are listed for pairs of one root bus only.
-  if (isSameRootBus === false && roots.some(isSkylake) && !isOneNode(judged)) {
+  const isOneNode = judged.nodes.areOne(judged.client, judged.provider);
+  if (isSameRootBus === false && roots.some(isSkylake) && isOneNode !== true) {
     notes.push("between sockets of older Xeons throughput is known to be far below the links'");
   }
-}
-
-/** Known to be on one socket. */
-function isOneNode({ client, provider }: Judgement): boolean {
-  return client.numaNode !== UNKNOWN && client.numaNode === provider.numaNode;
 }
 
 function providerNotes(provider: PciFunction, notes: string[]): void {

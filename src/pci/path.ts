@@ -12,6 +12,7 @@ import { kernelLogOf } from "./kernel-log.js";
 import { narrowestLink } from "./links.js";
 import { missingFacts } from "./missing.js";
 import { notesOf } from "./notes.js";
+import { NumaNodes } from "./numa.js";
 import { remediesOf } from "./remedies.js";
 import { NEWEST_KERNEL, type PathErrorCode, type RuleSet, ruleSet } from "./rules.js";
 import { ACS, type Address, type PciFunction, type Topology } from "./topology.js";
@@ -37,6 +38,7 @@ export interface Judgement {
   readonly hostBridge: HostBridgeVerdict;
   readonly possible: readonly MapType[];
   readonly mapType: Fact<MapType>;
+  readonly nodes: NumaNodes;
   /** The same pair by the rules of another release. */
   readonly under: (kernel: string) => Judgement;
 }
@@ -106,6 +108,7 @@ export class Judge {
   readonly #options: P2pOptions;
   readonly #rules: RuleSet;
   readonly #hostRule: HostRule;
+  readonly #nodes: NumaNodes;
   readonly #ways = new Map<Address, WayUp>();
 
   constructor(topology: Topology, options: P2pOptions) {
@@ -113,6 +116,7 @@ export class Judge {
     this.#options = options;
     this.#rules = ruleSet(options.kernel ?? NEWEST_KERNEL);
     this.#hostRule = new HostRule(topology, this.#rules, options.names);
+    this.#nodes = new NumaNodes(topology);
   }
 
   judge(clientAddress: Address, providerAddress: Address): Judgement {
@@ -128,7 +132,7 @@ export class Judge {
     const mapType = possible.length === 1 ? (possible[0] as MapType) : UNKNOWN;
     const under = (kernel: string) =>
       new Judge(topology, { ...options, kernel }).judge(clientAddress, providerAddress);
-    const about = { topology, client, provider, rules, options };
+    const about = { topology, client, provider, rules, options, nodes: this.#nodes };
     return { ...about, walk, hostBridge, possible, mapType, under };
   }
 
@@ -204,22 +208,9 @@ function proximityOf(judged: Judgement): Fact<Proximity> {
   }
   if (hostBridge.isSameRootBus === true) return "PHB";
   if (hostBridge.isSameRootBus === UNKNOWN) return UNKNOWN;
-  const nodes = [nodeOf(client, judged), nodeOf(provider, judged)];
-  if (nodes[0] === UNKNOWN || nodes[1] === UNKNOWN) return UNKNOWN;
-  return nodes[0] === nodes[1] ? "NODE" : "SYS";
-}
-
-/** A machine without NUMA nodes is one node. */
-function nodeOf(one: PciFunction, judged: Judgement): Fact<number | null> {
-  if (one.numaNode !== UNKNOWN) return one.numaNode;
-  const { topology } = judged;
-  for (let at = one.parent; at !== UNKNOWN && at !== null; ) {
-    const bridge = topology.functions.get(at);
-    if (bridge === undefined) break;
-    if (bridge.numaNode !== UNKNOWN) return bridge.numaNode;
-    at = bridge.parent;
-  }
-  return UNKNOWN;
+  const isOneNode = judged.nodes.areOne(client, provider);
+  if (isOneNode === UNKNOWN) return UNKNOWN;
+  return isOneNode ? "NODE" : "SYS";
 }
 
 function assumptionsOf(judged: Judgement): readonly string[] {

@@ -382,3 +382,36 @@ describe("many pairs at once", () => {
     }
   });
 });
+
+describe("the NUMA node of what has none of its own", () => {
+  const pair = (first: string, second: string): string => {
+    const text = machine("00.0 8086:09a2", "00.0 8086:09a2", "GenuineIntel")
+      .replace("\n00:1f.0 0604: 8086:347a\n\tFlags: fast devsel", `$&${first}`)
+      .replace("\n80:1f.0 0604: 8086:347a\n\tFlags: fast devsel", `$&${second}`);
+    const topology = readTopology([{ name: "dump", bytes: encodeUtf8(text) }]);
+    return p2pPath(topology, "0000:01:00.0", "0000:81:00.0").proximity;
+  };
+
+  it("is that of the others below its root bus; without one there nobody knows", () => {
+    expect(pair(", NUMA node 0", ", NUMA node 0")).toBe("NODE");
+    expect(pair(", NUMA node 0", ", NUMA node 1")).toBe("SYS");
+    expect(pair(", NUMA node 0", "")).toBe("unknown");
+  });
+
+  it("told to be none (-1) it is one with another such, and unknown beside a number", () => {
+    const entries = (nodes: readonly string[]) =>
+      new Map(
+        nodes.map((node, at) => {
+          const path = `devices/pci0000:${at}0/0000:${at}0:00.0/numa_node`;
+          return [path, { kind: "file", bytes: encodeUtf8(`${node}\n`) }] as const;
+        }),
+      );
+    const proximity = (...nodes: readonly string[]) => {
+      const topology = readTopology([{ name: "sysfs", entries: entries(nodes) }]);
+      return p2pPath(topology, "0000:00:00.0", "0000:10:00.0").proximity;
+    };
+    expect(proximity("-1", "-1")).toBe("NODE");
+    expect(proximity("-1", "0")).toBe("unknown");
+    expect(proximity("1", "0")).toBe("SYS");
+  });
+});

@@ -6,11 +6,18 @@ import { describe, expect, it } from "vitest";
 import {
   type P2pPath,
   p2pPath,
+  p2pVerdicts,
   readTopology,
   type Topology,
   UNKNOWN,
 } from "../../src/pci/index.js";
-import { MACHINES, machineOf, type VerdictRow, verdictsOf } from "../support/topologies.js";
+import {
+  MACHINES,
+  machineOf,
+  sourceOf,
+  type VerdictRow,
+  verdictsOf,
+} from "../support/topologies.js";
 
 /** Tables whose first line says that ACS words missing in the dump were taken to be off. */
 const ASSUMED_OFF = new Set([
@@ -144,5 +151,33 @@ describe("later rules on the same machines", () => {
       expect([machine, changed(machine, "6.1", "7.2")]).toEqual([machine, 0]);
     expect(changed("dell-xe9680-h100", "5.4", "6.1")).toBeGreaterThan(500);
     expect(changed("amd-r1000-pericom-switch", "4.20", "5.9")).toBeGreaterThan(50);
+  });
+});
+
+describe("nvidia-smi topo -m", () => {
+  it("asus-esc8000a-e12: says the same word for each pair of GPUs and RDMA functions", () => {
+    const table = new TextDecoder().decode(
+      sourceOf("asus-esc8000a-e12", "nvidia-smi-topo.txt").bytes,
+    );
+    // As `nvidia-smi` numbers them: GPUs, and functions of ConnectX-7, in order of addresses.
+    const functions = new Map<string, string>([
+      ...["01", "41", "c1", "e1"].map((bus, at) => [`GPU${at}`, `0000:${bus}:00.0`] as const),
+      ...["21:00.0", "21:00.1", "81:00.0", "81:00.1"].map(
+        (slot, at) => [`NIC${at}`, `0000:${slot}`] as const,
+      ),
+    ]);
+    const judge = p2pVerdicts(machineOf("asus-esc8000a-e12"));
+    // The row of titles begins with a blank.
+    const rows = table.split("\n").filter((line) => /^(?:GPU|NIC)\d /.test(line));
+    let pairs = 0;
+    for (const [name, ...words] of rows.map((line) => line.split(/ +/))) {
+      for (const [at, other] of [...functions.keys()].entries()) {
+        const [client, provider] = [functions.get(String(name)), functions.get(other)];
+        const { proximity } = judge(String(client), String(provider));
+        expect([name, other, proximity]).toEqual([name, other, words[at]]);
+        pairs++;
+      }
+    }
+    expect(pairs).toBe(64);
   });
 });
