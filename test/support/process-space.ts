@@ -18,6 +18,7 @@ import {
   PhysicalMemory,
   type PinnedRuns,
   type RegionPinner,
+  type Revocation,
   ZONE,
 } from "../../src/mm/index.js";
 
@@ -53,6 +54,9 @@ export class TestSpace implements DemandSpace, RegionPinner {
   evictsWhenShort = false;
   evictedCount = 0;
   pinnedCount = 0;
+  /** Pins are of memory that can be taken back: the last one's way to do so. */
+  isRevocable = false;
+  revocation: Revocation | null = null;
   dirtied: boolean[] = [];
   faultCount = 0;
   private sequence = 0;
@@ -135,7 +139,9 @@ export class TestSpace implements DemandSpace, RegionPinner {
       this.dirtied.push(dirty);
       this.pinnedCount -= end - first;
     };
-    return { runs: runs as FrameRun[], release };
+    if (!this.isRevocable) return { runs: runs as FrameRun[], release };
+    this.revocation = { onRevoke: null };
+    return { runs: runs as FrameRun[], release, revocation: this.revocation };
   }
 
   /** Maps pages at once, on fresh frames, or on `pfn` and those behind it. */

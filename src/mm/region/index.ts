@@ -9,5 +9,5 @@ export {
   FAULT_WRONG,
 } from "./demand-space.js";
 export { FaultQueue, type FaultQueueCounters, type FaultQueueOptions } from "./fault-queue.js";
-export { type FrameRun, PinnedPages, type PinnedRuns } from "./pinned-pages.js";
+export { type FrameRun, PinnedPages, type PinnedRuns, type Revocation } from "./pinned-pages.js";
 export { ProcessRegions, type RegionPinner } from "./process-regions.js";

@@ -125,6 +125,20 @@ describe("pinned pages", () => {
     expect(() => pages.release()).toThrow("once");
   });
 
+  it("taken back → no access from then on, and nothing to unpin at the end", () => {
+    const { space, make } = pinned(1000, [[40, 2]]);
+    space.isRevocable = true;
+    const pages = make();
+    expect(pages.contiguous).toBeNull();
+    expect(pages.locate(0, true)).toBe(true);
+    space.revocation?.onRevoke?.();
+    expect(pages.locate(0, false)).toBe(false);
+    expect(pages.fault(0, 1, false)).toBe(PAGE_FAULT.REFUSED);
+    expect(pages.touch(0, false)).toBe(false);
+    pages.release();
+    expect(space.dirtied).toEqual([]);
+  });
+
   it("ranges that are none → EINVAL, nothing pinned", () => {
     const { space, make } = pinned(1000, [[40, 2]]);
     for (const [address, length] of [

@@ -22,8 +22,19 @@ export interface FrameRun {
 /** Pinned frames of consecutive pages, and the way to let go of them. */
 export interface PinnedRuns {
   readonly runs: readonly FrameRun[];
-  /** @param dirty whether they may have been written. Once. */
+  /** @param dirty whether they may have been written. Once, and not after a revocation. */
   release(dirty: boolean): void;
+  /** Of memory that its owner can take back while it is pinned, as a device's; else absent. */
+  readonly revocation?: Revocation;
+}
+
+/** How pinned memory is taken back. */
+export interface Revocation {
+  /**
+   * Set by the region. On return no packet touches the memory any more, nor ever will; the pin is
+   * over without `release`.
+   */
+  onRevoke: (() => void) | null;
 }
 
 /** Bytes in one section that consecutive addresses have. */
@@ -59,6 +70,8 @@ export class PinnedPages implements RegisteredPages {
   private readonly sectionOf: Uint16Array | null;
   private readonly offsets: Float64Array;
   private isLive = true;
+  /** The memory was taken back. */
+  private isRevoked = false;
 
   /**
    * @param pinned frames of the whole pages around `length` bytes at `address`.
@@ -85,11 +98,15 @@ export class PinnedPages implements RegisteredPages {
     const numbers = new Uint16Array(this.pageCount);
     for (const piece of pieces) this.fill(piece, numbers);
     this.sectionOf = this.sections.length > 1 ? numbers : null;
-    this.contiguous = pieces.length === 1 ? rangeOf(pieces[0] as Piece, address, length) : null;
+    const { revocation } = pinned;
+    // What can be taken back is asked for at every access.
+    const isRange = pieces.length === 1 && revocation === undefined;
+    this.contiguous = isRange ? rangeOf(pieces[0] as Piece, address, length) : null;
+    if (revocation !== undefined) revocation.onRevoke = () => this.revoke();
   }
 
   locate(page: number, isWrite: boolean): boolean {
-    if (isWrite && !this.isWrite) return false;
+    if (this.isRevoked || (isWrite && !this.isWrite)) return false;
     const section = this.sectionOf === null ? 0 : (this.sectionOf[page] as number);
     this.bytes = this.sections[section] as Uint8Array;
     this.view = this.views[section] as DataView;
@@ -106,11 +123,11 @@ export class PinnedPages implements RegisteredPages {
   }
 
   advise(_page: number, _count: number, _advice: Advice, _flush: boolean): boolean {
-    return true;
+    return !this.isRevoked;
   }
 
   attach(_waker: PageWaker): void {
-    // Nothing ever changes.
+    // Nobody ever waits for these pages.
   }
 
   detach(_waker: PageWaker): void {
@@ -120,7 +137,12 @@ export class PinnedPages implements RegisteredPages {
   release(): void {
     assert(this.isLive, "pages are released once");
     this.isLive = false;
-    this.pinned.release(this.isWrite);
+    if (!this.isRevoked) this.pinned.release(this.isWrite);
+  }
+
+  private revoke(): void {
+    assert(this.isLive && !this.isRevoked, "memory that a region has is taken back once");
+    this.isRevoked = true;
   }
 
   private fill(piece: Piece, numbers: Uint16Array): void {
