@@ -10,21 +10,16 @@ const KEYS_PER_REGION = 4;
 export const NO_KEY = 0;
 
 export class RegionKeys {
+  /** Every key, current or reserved, to its region. */
+  readonly indexByKey: KeyTable;
   private readonly random: Random;
   /** KEYS_PER_REGION slots each: current key first, then reservations, oldest first; 0 is none. */
   private readonly keys: Uint32Array;
-  /** Every key, current or reserved, to its region. */
-  private readonly indexByKey: KeyTable;
 
   constructor(regionCountMax: number, random: Random) {
     this.random = random;
     this.keys = new Uint32Array(regionCountMax * KEYS_PER_REGION);
     this.indexByKey = new KeyTable(regionCountMax * KEYS_PER_REGION);
-  }
-
-  /** The region that `key` is of, current or reserved, or -1. */
-  regionOf(key: number): number {
-    return this.indexByKey.get(key);
   }
 
   /** The current key of a region, 0 for none. */

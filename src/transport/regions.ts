@@ -23,6 +23,7 @@ import {
   type Random,
   type RegionPages,
 } from "../base/index.js";
+import type { KeyTable } from "./key-table.js";
 import { NO_KEY, RegionKeys } from "./region-keys.js";
 import {
   copyFromPages,
@@ -56,6 +57,7 @@ export class RegionTable {
   /** Kept views of registered memory and receive buffers, for copies that allocate nothing. */
   readonly viewCache = new ViewCache();
   private readonly keys: RegionKeys;
+  private readonly indexByKey: KeyTable;
   /** Per region. */
   private readonly states: Uint8Array;
   private readonly isFast: Uint8Array;
@@ -85,6 +87,7 @@ export class RegionTable {
     assert(countMax >= 1 && countMax <= 1 << 22, "region count in range");
     this.countMax = countMax;
     this.keys = new RegionKeys(countMax, random);
+    this.indexByKey = this.keys.indexByKey;
     this.waker = waker;
     this.states = new Uint8Array(countMax);
     this.isFast = new Uint8Array(countMax);
@@ -274,9 +277,14 @@ export class RegionTable {
     return touchPages(this.pages[index] as RegionPages, position, length, isWrite);
   }
 
+  /** All bytes of the memory that a valid region on one range lies in; positions index it. */
+  bytesOf(index: number): Uint8Array {
+    return this.bytes[index] as Uint8Array;
+  }
+
   /**
-   * Copies into a valid region. Preconditions: `check` has approved of the range, and of a paged
-   * region `ready` has just said that it is there.
+   * Copies into a paged region. Preconditions: `check` has approved of the range, `ready` has just
+   * said that it is there.
    */
   write(
     index: number,
@@ -285,15 +293,11 @@ export class RegionTable {
     sourceOffset: number,
     length: number,
   ): void {
-    const pages = this.pages[index] as RegionPages | null;
-    if (pages === null) {
-      this.viewCache.copy(this.bytes[index] as Uint8Array, position, source, sourceOffset, length);
-    } else {
-      copyIntoPages(pages, this.viewCache, position, source, sourceOffset, length);
-    }
+    const pages = this.pages[index] as RegionPages;
+    copyIntoPages(pages, this.viewCache, position, source, sourceOffset, length);
   }
 
-  /** Copies out of a valid region. Preconditions: as of `write`. */
+  /** Copies out of a paged region. Preconditions: as of `write`. */
   read(
     index: number,
     position: number,
@@ -301,12 +305,8 @@ export class RegionTable {
     targetOffset: number,
     length: number,
   ): void {
-    const pages = this.pages[index] as RegionPages | null;
-    if (pages === null) {
-      this.viewCache.copy(target, targetOffset, this.bytes[index] as Uint8Array, position, length);
-    } else {
-      copyFromPages(pages, this.viewCache, position, target, targetOffset, length);
-    }
+    const pages = this.pages[index] as RegionPages;
+    copyFromPages(pages, this.viewCache, position, target, targetOffset, length);
   }
 
   /** The view in which `position` lies, at `placeOf(index, position)`. As of `write`. */
@@ -325,7 +325,7 @@ export class RegionTable {
   }
 
   /**
-   * Position of an address inside a valid region: what `read` and `write` take.
+   * Position of an address inside a valid region: in `bytesOf`, or what `read` and `write` take.
    * Preconditions: `check` has just approved of it.
    */
   offsetIn(index: number, addressHigh: number, addressLow: number): number {
@@ -336,7 +336,7 @@ export class RegionTable {
 
   /** The region that `key` opens now, or -1. */
   find(key: number): number {
-    const index = this.keys.regionOf(key);
+    const index = this.indexByKey.get(key);
     if (index < 0 || this.states[index] !== REGION_STATE.VALID) return -1;
     return this.keys.current(index) === key ? index : -1;
   }

@@ -188,7 +188,13 @@ function sendReadResponse(responder: Responder, slot: number, tx: TxBatch): numb
   if (headerBytes > BTH_BYTES) {
     writeAeth(tx.view, at + BTH_BYTES, SYNDROME.ACK_UNLIMITED, responder.msn);
   }
-  if (payload > 0) regions.read(region, source, tx.bytes, at + headerBytes, payload);
+  if (payload > 0) {
+    if (regions.isPaged(region)) {
+      regions.read(region, source, tx.bytes, at + headerBytes, payload);
+    } else {
+      regions.viewCache.copy(tx.bytes, at + headerBytes, regions.bytesOf(region), source, payload);
+    }
+  }
   finishPacket(qp, tx, flow, at, length);
   return length;
 }

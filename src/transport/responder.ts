@@ -271,6 +271,7 @@ export class Responder {
       const region = this.writeRegion;
       // The key may have been taken back in the middle of the message.
       if (!regions.isCurrent(region, this.writeGeneration)) return SYNDROME.NAK_REMOTE_ACCESS;
+      const { bytes, payloadOffset } = packet;
       if (regions.isPaged(region)) {
         const ahead = this.writeRemaining;
         const syndrome = this.pages.check(
@@ -281,9 +282,11 @@ export class Responder {
           packet.psn,
         );
         if (syndrome !== PASSED) return syndrome;
+        regions.write(region, this.writeOffset, bytes, payloadOffset, payloadLength);
+      } else {
+        const target = regions.bytesOf(region);
+        regions.viewCache.copy(target, this.writeOffset, bytes, payloadOffset, payloadLength);
       }
-      const { bytes, payloadOffset } = packet;
-      regions.write(region, this.writeOffset, bytes, payloadOffset, payloadLength);
       this.writeOffset += payloadLength;
     }
     this.writeRemaining = left;

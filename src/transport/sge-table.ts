@@ -167,7 +167,11 @@ export class SgeTable {
         if (!regions.isCurrent(region, this.generations[at] as number)) return false;
         const chunk = Math.min(length, entryBytes - position);
         const source = (this.offsets[at] as number) + position;
-        regions.read(region, source, target, targetOffset, chunk);
+        if (regions.isPaged(region)) {
+          regions.read(region, source, target, targetOffset, chunk);
+        } else {
+          regions.viewCache.copy(target, targetOffset, regions.bytesOf(region), source, chunk);
+        }
         targetOffset += chunk;
         length -= chunk;
         position = 0;
@@ -196,7 +200,11 @@ export class SgeTable {
         if (!regions.isCurrent(region, this.generations[at] as number)) return false;
         const chunk = Math.min(length, entryBytes - position);
         const target = (this.offsets[at] as number) + position;
-        regions.write(region, target, source, sourceOffset, chunk);
+        if (regions.isPaged(region)) {
+          regions.write(region, target, source, sourceOffset, chunk);
+        } else {
+          regions.viewCache.copy(regions.bytesOf(region), target, source, sourceOffset, chunk);
+        }
         sourceOffset += chunk;
         length -= chunk;
         position = 0;
