@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { has, listens, run, type Service, start, startFarpage } from "./programs.js";
+import { FARPAGE, has, listens, run, type Service, start, startFarpage } from "./programs.js";
 import type { Comparison, Contender } from "./ratio.js";
 
 const SIZE = "1G";
@@ -31,19 +31,9 @@ const LOADS: readonly Load[] = [
 export async function blockComparisons(
   backend: string,
 ): Promise<{ readonly comparisons: Comparison[]; readonly close: () => Promise<void> }> {
-  if (!has("fio")) {
-    process.stderr.write("fio is not installed: block I/O is skipped\n");
-    return { comparisons: [], close: async () => {} };
-  }
-  const folder = mkdtempSync(join(tmpdir(), "farpage-bench-"));
-  const file = join(folder, "disk.img");
-  await run("fio", [
-    "--name=fill",
-    "--rw=write",
-    "--bs=1M",
-    `--size=${SIZE}`,
-    `--filename=${file}`,
-  ]);
+  const disk = await makeDisk();
+  if (disk === null) return { comparisons: [], close: async () => {} };
+  const { folder, file } = disk;
   const peers = ["qemu-nbd", "nbdkit"].filter((program) => {
     const there = has(program);
     if (!there) process.stderr.write(`${program} is not installed: left out\n`);
@@ -61,6 +51,46 @@ export async function blockComparisons(
     })),
     close: async () => rmSync(folder, { recursive: true, force: true }),
   };
+}
+
+/** The same build for build: this one, and the one whose main file is `before`. */
+export async function blockPairs(
+  before: string,
+  backend: string,
+): Promise<{ readonly comparisons: Comparison[]; readonly close: () => Promise<void> }> {
+  const disk = await makeDisk();
+  if (disk === null) return { comparisons: [], close: async () => {} };
+  const { folder, file } = disk;
+  const build = (name: string, load: Load, program: string) =>
+    contender(name, load, folder, () => serveFarpage(file, folder, backend, program));
+  return {
+    comparisons: LOADS.map((load) => ({
+      figure: load.figure,
+      unit: load.blockSize === "4k" ? "IO/s" : "MB/s",
+      better: "more",
+      ours: build("farpage", load, FARPAGE),
+      peers: [build("before", load, before)],
+    })),
+    close: async () => rmSync(folder, { recursive: true, force: true }),
+  };
+}
+
+/** A folder with a file full of data. @returns null without fio. */
+async function makeDisk(): Promise<{ readonly folder: string; readonly file: string } | null> {
+  if (!has("fio")) {
+    process.stderr.write("fio is not installed: block I/O is skipped\n");
+    return null;
+  }
+  const folder = mkdtempSync(join(tmpdir(), "farpage-bench-"));
+  const file = join(folder, "disk.img");
+  await run("fio", [
+    "--name=fill",
+    "--rw=write",
+    "--bs=1M",
+    `--size=${SIZE}`,
+    `--filename=${file}`,
+  ]);
+  return { folder, file };
 }
 
 /** A running server and the URI of its export. */
@@ -87,27 +117,23 @@ function contender(
   };
 }
 
-async function serveFarpage(file: string, folder: string, backend: string): Promise<Served> {
-  const server = await startFarpage([
-    "serve",
-    "--address",
-    "127.0.0.64",
-    "--volume",
-    `${VOLUME}=${file}`,
-    "--backend",
-    backend,
-  ]);
+async function serveFarpage(
+  file: string,
+  folder: string,
+  backend: string,
+  program = FARPAGE,
+): Promise<Served> {
+  const server = await startFarpage(
+    ["serve", "--address", "127.0.0.64", "--volume", `${VOLUME}=${file}`, "--backend", backend],
+    program,
+  );
   try {
-    const client = await startFarpage([
-      "attach",
-      `rnbd://127.0.0.64/${VOLUME}`,
-      "--address",
-      "127.0.0.65",
-      "--nbd",
-      `unix:${join(folder, "farpage.sock")}`,
-      "--backend",
-      backend,
-    ]);
+    const url = `rnbd://127.0.0.64/${VOLUME}`;
+    const nbd = `unix:${join(folder, "farpage.sock")}`;
+    const client = await startFarpage(
+      ["attach", url, "--address", "127.0.0.65", "--nbd", nbd, "--backend", backend],
+      program,
+    );
     return {
       uri: String(client.ready["nbd"]),
       async stop() {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 // `npm run bench -- [rdma|block|secure|copy|lanes]... [--rounds N] [--json FILE] [--backend B]`
+// `--before DIST` compares rdma and block with another build instead (the folder of its `cli/`).
 
 import { writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { blockComparisons } from "./block.js";
+import { blockComparisons, blockPairs } from "./block.js";
 import { copyComparisons } from "./copy.js";
 import { laneComparisons } from "./lanes.js";
 import { type Comparison, compare, type Row, table } from "./ratio.js";
-import { rdmaComparisons } from "./rdma.js";
+import { rdmaComparisons, rdmaPairs } from "./rdma.js";
 import { secureComparisons } from "./secure.js";
 
 const { values, positionals } = parseArgs({
@@ -18,11 +20,13 @@ const { values, positionals } = parseArgs({
     json: { type: "string" },
     backend: { type: "string", default: "auto" },
     only: { type: "string" },
+    before: { type: "string" },
   },
 });
 const rounds = Number(values.rounds);
-const groups =
-  positionals.length === 0 ? ["rdma", "block", "secure", "copy", "lanes"] : positionals;
+const before = values.before === undefined ? null : resolve(values.before, "cli/main.js");
+const all = before === null ? ["rdma", "block", "secure", "copy", "lanes"] : ["rdma", "block"];
+const groups = positionals.length === 0 ? all : positionals;
 const machine = {
   cpu: cpus()[0]?.model ?? "unknown",
   cores: cpus().length,
@@ -40,9 +44,12 @@ async function measure(comparisons: readonly Comparison[]): Promise<void> {
   }
 }
 
-if (groups.includes("rdma")) await measure(rdmaComparisons(values.backend));
+if (groups.includes("rdma")) {
+  const { backend } = values;
+  await measure(before === null ? rdmaComparisons(backend) : rdmaPairs(before, backend));
+}
 for (const [group, prepare] of [
-  ["block", blockComparisons],
+  ["block", before === null ? blockComparisons : (b: string) => blockPairs(before, b)],
   ["secure", secureComparisons],
   ["copy", copyComparisons],
   ["lanes", laneComparisons],

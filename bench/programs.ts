@@ -68,11 +68,16 @@ export async function start(
   };
 }
 
-/** Starts a farpage command. @returns its first event with it. */
+/**
+ * Starts a farpage command.
+ * @param program main file of the build.
+ * @returns its first event with it.
+ */
 export async function startFarpage(
   args: readonly string[],
+  program = FARPAGE,
 ): Promise<Service & { readonly ready: Readonly<Record<string, unknown>> }> {
-  const child = spawn(process.execPath, [FARPAGE, ...args, "--json"], {
+  const child = spawn(process.execPath, [program, ...args, "--json"], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const exited = once(child, "exit");

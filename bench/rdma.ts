@@ -73,10 +73,21 @@ export function rdmaComparisons(backend: string): Comparison[] {
   }));
 }
 
-async function measureFarpage(test: Test, backend: string): Promise<number> {
+/** The same build for build: this one, and the one whose main file is `before`. */
+export function rdmaPairs(before: string, backend: string): Comparison[] {
+  return TESTS.map((test) => ({
+    figure: test.figure,
+    unit: { bandwidth: "GB/s", latency: "us", rate: "messages/s" }[test.kind],
+    better: test.kind === "latency" ? "less" : "more",
+    ours: { name: "farpage", measure: () => measureFarpage(test, backend) },
+    peers: [{ name: "before", measure: () => measureFarpage(test, backend, before) }],
+  }));
+}
+
+async function measureFarpage(test: Test, backend: string, program = FARPAGE): Promise<number> {
   const args = ["bench", test.name, "--json", "--duration", "1.5", "--backend", backend];
   args.push("--size", String(test.bytes));
-  const output = await run(process.execPath, [FARPAGE, ...args]);
+  const output = await run(process.execPath, [program, ...args]);
   for (const line of output.trim().split("\n")) {
     const event = JSON.parse(line) as Record<string, number | string>;
     if (event["event"] !== "result" || event["messageBytes"] !== test.bytes) continue;

@@ -188,7 +188,8 @@ export class Compactor implements Machine {
     this.memory.counters.blocksScanned += blocks.count;
     const size = count * PAGE_BLOCK_FRAMES;
     let best = -1;
-    let bestUsed = size;
+    // Also a block that is full is a gain, if all in it fits into the gaps of others.
+    let bestUsed = size + 1;
     for (let block = 0; block + count <= blocks.count; block += count) {
       if ((block + count) * PAGE_BLOCK_FRAMES > zone.frameCount) break;
       let used = size;
@@ -198,7 +199,7 @@ export class Compactor implements Machine {
         stuck += blocks.stuck[i] as number;
       }
       if (stuck > 0 || used >= bestUsed || used > freeCount - (size - used)) continue;
-      if (tried.includes(block)) continue;
+      if (tried.includes(block) || (used === size && holdsLarge(zone, block))) continue;
       best = block;
       bestUsed = used;
     }
@@ -263,6 +264,14 @@ export class Compactor implements Machine {
     if ((flags & MOBILITY_MASK) >>> MOBILITY_SHIFT !== MIGRATE.MOVABLE) return false;
     return this.memory.judge(zone.pfnOf(record)) === MOVE_RESULT.DONE;
   }
+}
+
+/** Whether a page block is, or is a part of, a used block of 2 MiB and more. */
+function holdsLarge(zone: Zone, block: number): boolean {
+  const { states, orders } = zone.table;
+  const first = block * PAGE_BLOCK_FRAMES;
+  if (states[first] === FRAME_STATE.TAIL) return true;
+  return states[first] === FRAME_STATE.USED && (orders[first] as number) >= PAGE_BLOCK_ORDER;
 }
 
 /** Whether a page block has used frames that could leave it. */

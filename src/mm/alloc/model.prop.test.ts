@@ -6,6 +6,6 @@ import { modelLaw } from "./model.fixture.js";
 
 describe("memory beside a naive model", () => {
   it.each(POLICIES)("$name: no frame lost, none owned twice, none moved while pinned", (policy) => {
-    fc.assert(modelLaw(policy, 40), { numRuns: 3 });
+    fc.assert(modelLaw(policy, 40), { numRuns: 2 });
   });
 });
