@@ -77,7 +77,7 @@ export class PhysicalMemory extends FrameSpace {
   allocate(order: number, migrate: MigrateType, flags = 0): Pfn {
     assert(order >= 0 && order <= ORDER_MAX, "blocks have orders up to ORDER_MAX");
     const size = Math.max(order, this.baseOrder);
-    if (this.evicts && migrate !== MIGRATE.MOVABLE) this.makeRoom(size, migrate, flags);
+    if (migrate !== MIGRATE.MOVABLE) this.makeRoom(size, migrate, flags);
     let pfn = this.tryAllocate(size, migrate, flags);
     if (pfn === NO_FRAME && (flags & ALLOCATE.ATOMIC) === 0) {
       pfn = this.allocateSlowly(size, migrate, flags);
@@ -307,6 +307,8 @@ export class PhysicalMemory extends FrameSpace {
     let pfn: Pfn = NO_FRAME;
     if ((flags & ALLOCATE.NO_RECLAIM) === 0 && this.isShortOf(2 ** order)) {
       this.reclaim(this.missingFor(2 ** order));
+      // What was reclaimed lies among the movable: it is for frames that leave the unmovable.
+      if (this.mayEvict(order, migrate, flags)) this.compactor.makeRoom(order, migrate);
       pfn = this.tryAllocate(order, migrate, flags);
     }
     if (pfn === NO_FRAME && (flags & ALLOCATE.NO_COMPACT) === 0 && order > 0) {
@@ -318,12 +320,17 @@ export class PhysicalMemory extends FrameSpace {
 
   /** Before an unmovable request takes from others: movable frames leave the blocks of its type. */
   private makeRoom(order: number, migrate: MigrateType, flags: number): void {
-    if ((flags & (ALLOCATE.NO_COMPACT | ALLOCATE.ATOMIC)) !== 0 || this.isInSlowPath) return;
-    if (order >= PAGE_BLOCK_ORDER) return;
-    for (const zone of this.normalZones) if (zone.buddy.hasOwn(order, migrate)) return;
+    if (this.isInSlowPath || !this.mayEvict(order, migrate, flags)) return;
     this.isInSlowPath = true;
     this.compactor.makeRoom(order, migrate);
     this.isInSlowPath = false;
+  }
+
+  private mayEvict(order: number, migrate: MigrateType, flags: number): boolean {
+    if (!this.evicts || migrate === MIGRATE.MOVABLE || order >= PAGE_BLOCK_ORDER) return false;
+    if ((flags & (ALLOCATE.NO_COMPACT | ALLOCATE.ATOMIC)) !== 0) return false;
+    for (const zone of this.normalZones) if (zone.buddy.hasOwn(order, migrate)) return false;
+    return true;
   }
 
   private isShortOf(frameCount: number): boolean {
