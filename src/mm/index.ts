@@ -3,4 +3,5 @@
 export * from "./alloc/index.js";
 export * from "./frames/index.js";
 export * from "./region/index.js";
+export * from "./space/index.js";
 export * from "./view/index.js";

@@ -114,20 +114,21 @@ export class PhysicalMemory extends FrameSpace {
     return true;
   }
 
-  /** One more reference. */
-  get(pfn: Pfn): void {
+  /** `count` references more. */
+  get(pfn: Pfn, count = 1): void {
     const zone = this.zoneOf(pfn);
     const record = this.headRecord(zone, pfn);
     assert(zone.table.states[record] === FRAME_STATE.USED, "a frame that is referenced is in use");
-    zone.table.references[record] = (zone.table.references[record] as number) + 1;
+    assert(count > 0, "references are counted up");
+    zone.table.references[record] = (zone.table.references[record] as number) + count;
   }
 
-  /** One reference less; the last one frees the block. @returns whether it was the last. */
-  put(pfn: Pfn): boolean {
+  /** `count` references less; the last one frees the block. @returns whether it was the last. */
+  put(pfn: Pfn, count = 1): boolean {
     const zone = this.zoneOf(pfn);
     const record = this.headRecord(zone, pfn);
     const { table } = zone;
-    const references = (table.references[record] as number) - 1;
+    const references = (table.references[record] as number) - count;
     assert(references >= 0, "a reference is given back once");
     table.references[record] = references;
     if (references > 0) return false;

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+import { describe, expect, it } from "vitest";
+import { MIGRATE, type Pfn } from "../frames/index.js";
+import { ACCESS, FAULT, HeapFileStore, INVALIDATE, PAGE_BYTES } from "./index.js";
+import { codeOf, Listener, managerOf, pageOf, RW, readByte, writeByte } from "./space.fixture.js";
+
+describe("MappedFile", () => {
+  it("shared mappings and the file are one; private ones copy what they write", () => {
+    const manager = managerOf(64);
+    const store = new HeapFileStore();
+    const file = manager.openFile({ name: "f", size: 3 * PAGE_BYTES, store });
+    file.write(0, Uint8Array.of(1, 2, 3));
+    const a = manager.createSpace();
+    const b = manager.createSpace();
+    const whole = { length: 3 * PAGE_BYTES, prot: RW, file: { file, offset: 0 } };
+    const shared = a.map({ ...whole, shared: true });
+    const own = b.map(whole);
+    writeByte(a, shared + 1, 9);
+    expect(readByte(b, own + 1)).toBe(9);
+    writeByte(b, own + 1, 8);
+    const bytes = new Uint8Array(3);
+    file.read(0, bytes);
+    expect([...bytes]).toEqual([1, 9, 3]);
+    writeByte(a, shared + 2, 7);
+    expect(readByte(b, own + 2)).toBe(3);
+    manager.checkInvariants(new Map());
+    const child = b.fork();
+    expect(readByte(child, own + 1)).toBe(8);
+    expect(readByte(child, own + PAGE_BYTES)).toBe(0);
+    manager.checkInvariants(new Map());
+    file.close();
+    for (const space of [a, b, child]) space.exit();
+    expect(manager.files.length).toBe(0);
+    expect(store.writeCount).toBe(1);
+    manager.checkInvariants(new Map());
+  });
+
+  it("written back → clean and write-protected; the next write makes it dirty again", () => {
+    const manager = managerOf(64);
+    const store = new HeapFileStore();
+    const file = manager.openFile({ name: "f", size: PAGE_BYTES, store, stablePages: true });
+    const space = manager.createSpace();
+    const at = space.map({ length: PAGE_BYTES, prot: RW, shared: true, file: { file, offset: 0 } });
+    const listener = new Listener(at, at + PAGE_BYTES);
+    space.notifiers.add(listener);
+    writeByte(space, at, 1);
+    const writeback = file.startWriteback();
+    expect(listener.reasons()).toEqual([INVALIDATE.WRITEBACK]);
+    expect(space.isWritable(pageOf(at))).toBe(false);
+    expect(space.fault(pageOf(at), ACCESS.WRITE)).toBe(FAULT.BUSY);
+    expect(codeOf(() => file.write(0, Uint8Array.of(5)))).toBe("EAGAIN");
+    expect(readByte(space, at)).toBe(1);
+    expect(writeback.finish()).toBe(0);
+    writeByte(space, at, 2);
+    expect(file.writeback()).toBe(0);
+    expect(file.writeback()).toBe(0);
+    expect(store.writeCount).toBe(2);
+    manager.checkInvariants(new Map());
+  });
+
+  it("a pinned page is written as a copy of its start and stays dirty", () => {
+    const manager = managerOf(64);
+    const { memory } = manager;
+    const store = new HeapFileStore();
+    const file = manager.openFile({ name: "f", size: PAGE_BYTES, store });
+    file.write(0, Uint8Array.of(1));
+    const frame = file.cachedFrame(0);
+    memory.get(frame);
+    memory.pin(frame);
+    const writeback = file.startWriteback();
+    memory.bytesOf(frame)[memory.offsetOf(frame)] = 2;
+    writeback.finish();
+    const page = new Uint8Array(PAGE_BYTES);
+    store.readPage(0, page);
+    expect(page[0]).toBe(1);
+    memory.unpin(frame);
+    memory.put(frame);
+    file.writeback();
+    store.readPage(0, page);
+    expect(page[0]).toBe(2);
+    expect(manager.counters.pinnedWrites).toBe(1);
+  });
+
+  it("truncated → gone from every process, pinned pages live on, zeroes behind the end", () => {
+    const manager = managerOf(64);
+    const { memory } = manager;
+    const file = manager.openFile({ name: "f", size: 3 * PAGE_BYTES, store: new HeapFileStore() });
+    const space = manager.createSpace();
+    const options = { length: 3 * PAGE_BYTES, prot: RW, file: { file, offset: 0 } };
+    const shared = space.map({ ...options, shared: true });
+    const own = space.map(options);
+    for (let i = 0; i < 3; i++) space.write(shared + i * PAGE_BYTES, new Uint8Array(9).fill(7));
+    writeByte(space, own + 2 * PAGE_BYTES, 8);
+    const frame = file.cachedFrame(2);
+    memory.get(frame);
+    memory.pin(frame);
+    const listener = new Listener(shared, shared + 3 * PAGE_BYTES);
+    space.notifiers.add(listener);
+    file.truncate(PAGE_BYTES + 4);
+    const start = shared + 2 * PAGE_BYTES;
+    expect(listener.told).toEqual([[start, shared + 3 * PAGE_BYTES, INVALIDATE.TRUNCATE]]);
+    expect(space.fault(pageOf(start), ACCESS.READ)).toBe(FAULT.PAST_END);
+    expect(codeOf(() => readByte(space, own + 2 * PAGE_BYTES))).toBe("EFAULT");
+    expect(memory.ownerOf(frame)).toBe(null);
+    expect(memory.referencesOf(frame)).toBe(1);
+    expect([
+      readByte(space, shared + PAGE_BYTES + 3),
+      readByte(space, shared + PAGE_BYTES + 4),
+    ]).toEqual([7, 0]);
+    file.truncate(3 * PAGE_BYTES);
+    expect(readByte(space, start)).toBe(0);
+    manager.checkInvariants(new Map([[frame, 1]]));
+  });
+
+  it("short of memory → file pages make room, clean and dirty; pinned ones stay", () => {
+    const manager = managerOf(16);
+    const store = new HeapFileStore();
+    const file = manager.openFile({ name: "f", size: 64 * PAGE_BYTES, store });
+    const space = manager.createSpace();
+    const at = space.map({
+      length: 64 * PAGE_BYTES,
+      prot: RW,
+      shared: true,
+      file: { file, offset: 0 },
+    });
+    for (let i = 0; i < 64; i++) writeByte(space, at + i * PAGE_BYTES, i);
+    for (let i = 0; i < 64; i++) expect(readByte(space, at + i * PAGE_BYTES)).toBe(i);
+    expect(manager.counters.pagesReclaimed).toBeGreaterThan(90);
+    const frame = file.cachedFrame(63);
+    expect(frame).toBeGreaterThanOrEqual(0);
+    manager.memory.get(frame);
+    manager.memory.pin(frame);
+    expect(manager.reclaim(100)).toBeGreaterThan(0);
+    expect(file.cachedFrame(63)).toBe(frame);
+    expect(file.cache.held).toBe(1);
+    manager.checkInvariants(new Map([[frame, 1]]));
+  });
+
+  it("a broken store → EIO for reads, dirty pages are kept", () => {
+    const manager = managerOf(16);
+    const store = new HeapFileStore();
+    const file = manager.openFile({ name: "f", size: 64 * PAGE_BYTES, store });
+    file.write(0, Uint8Array.of(1));
+    store.isBroken = true;
+    expect(codeOf(() => file.read(PAGE_BYTES, new Uint8Array(1)))).toBe("EIO");
+    expect(file.writeback()).toBe(1);
+    expect(manager.reclaim(10)).toBe(0);
+    store.isBroken = false;
+    expect(file.writeback()).toBe(0);
+    expect(file.writeErrors).toBeGreaterThan(0);
+    expect(store.writeCount).toBe(1);
+  });
+
+  it("memory that is the medium: mapped where it is, no truncation under a pin", () => {
+    const manager = managerOf(64);
+    const { memory } = manager;
+    const media: Pfn[] = [0, 1].map(() => memory.allocate(0, MIGRATE.UNMOVABLE));
+    const store = new HeapFileStore();
+    const direct = Object.assign(store, { directFrame: (index: number) => media[index] as Pfn });
+    const file = manager.openFile({ name: "f", size: 2 * PAGE_BYTES, store: direct });
+    const space = manager.createSpace();
+    const options = { length: 2 * PAGE_BYTES, prot: RW, file: { file, offset: 0 } };
+    const at = space.map({ ...options, shared: true });
+    writeByte(space, at + PAGE_BYTES, 4);
+    expect(space.lookup(pageOf(at) + 1)).toBe(media[1]);
+    memory.get(media[1] as Pfn);
+    memory.pin(media[1] as Pfn);
+    expect(codeOf(() => file.truncate(PAGE_BYTES))).toBe("EBUSY");
+    memory.unpin(media[1] as Pfn);
+    memory.put(media[1] as Pfn);
+    file.truncate(PAGE_BYTES);
+    expect(memory.referencesOf(media[1] as Pfn)).toBe(1);
+    expect(store.writeCount).toBe(0);
+  });
+});

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+// Whoever keeps page tables of his own of a process's memory is told before they become wrong. Read
+// first: Linux `include/linux/mmu_notifier.h`, struct mmu_interval_notifier, and
+// `Documentation/mm/hmm.rst`.
+//
+// A change of mappings is: invalidateStart, the change, invalidateEnd. Between the two a notifier's
+// sequence number is odd, and it is another one after. Who looks a page up does so between
+// readBegin and readRetry, and forgets what was found when readRetry says so.
+
+import { assert } from "../../base/index.js";
+import type { InvalidateReason } from "./constants.js";
+
+/** A range of addresses that somebody keeps a page table of. */
+export interface RangeNotifier {
+  readonly start: number;
+  /** First address after the range. */
+  readonly end: number;
+  /**
+   * Mappings in [start, end) are about to change (it may reach beyond the notifier's range). When
+   * this returns, no access through the owner's page table to what was there goes on or begins.
+   * Mappings can't be changed from here; faults answer BUSY.
+   */
+  invalidate(start: number, end: number, why: InvalidateReason): void;
+  /** The address space is gone, its last invalidation over; the notifier is removed already. */
+  released?(): void;
+}
+
+class Entry {
+  readonly notifier: RangeNotifier;
+  readonly start: number;
+  readonly end: number;
+  sequence = 0;
+  /** Invalidations of its range that have started and not ended. */
+  active = 0;
+
+  constructor(notifier: RangeNotifier) {
+    this.notifier = notifier;
+    this.start = notifier.start;
+    this.end = notifier.end;
+  }
+
+  begin(): void {
+    if (this.active === 0) this.sequence++;
+    this.active++;
+  }
+
+  finish(): void {
+    this.active--;
+    assert(this.active >= 0, "an invalidation ends once");
+    if (this.active === 0) this.sequence++;
+  }
+}
+
+export class NotifierList {
+  /** By start. Replaced, never changed: somebody may be walking it. */
+  private entries: readonly Entry[] = [];
+  private readonly byNotifier = new Map<RangeNotifier, Entry>();
+  /** Starts and ends of invalidations that are under way. */
+  private readonly under: number[] = [];
+
+  get count(): number {
+    return this.entries.length;
+  }
+
+  /** Also from within an invalidation: one that is under way for its range counts for it. */
+  add(notifier: RangeNotifier): void {
+    assert(!this.byNotifier.has(notifier), "a notifier is added once");
+    assert(notifier.start < notifier.end, "a notifier has a range");
+    const entry = new Entry(notifier);
+    for (let i = 0; i < this.under.length; i += 2) {
+      if (entry.start < (this.under[i + 1] as number) && entry.end > (this.under[i] as number)) {
+        entry.begin();
+      }
+    }
+    this.byNotifier.set(notifier, entry);
+    let at = this.entries.length;
+    while (at > 0 && (this.entries[at - 1] as Entry).start > entry.start) at--;
+    this.entries = [...this.entries.slice(0, at), entry, ...this.entries.slice(at)];
+  }
+
+  /** Nothing happens for one that went with its address space. */
+  remove(notifier: RangeNotifier): void {
+    const entry = this.byNotifier.get(notifier);
+    if (entry === undefined) return;
+    this.byNotifier.delete(notifier);
+    this.entries = this.entries.filter((other) => other !== entry);
+  }
+
+  /** Number of the range's present state; odd while an invalidation of it is under way. */
+  readBegin(notifier: RangeNotifier): number {
+    return this.byNotifier.get(notifier)?.sequence ?? 0;
+  }
+
+  /**
+   * Whether what was looked up since `readBegin` gave `sequence` must be forgotten; always once the
+   * notifier is removed.
+   */
+  readRetry(notifier: RangeNotifier, sequence: number): boolean {
+    if (sequence % 2 !== 0) return true;
+    const entry = this.byNotifier.get(notifier);
+    return entry === undefined || entry.sequence !== sequence;
+  }
+
+  /** Tells all whose range overlaps. On return nobody gets at what [start, end) was mapped to. */
+  invalidateStart(start: number, end: number, why: InvalidateReason): void {
+    assert(start < end, "an invalidation has a range");
+    this.under.push(start, end);
+    const entries = this.entries;
+    // All numbers first: who is told first can't look up what the others are yet to forget.
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[i] as Entry;
+      if (entry.start >= end) break;
+      if (entry.end > start) entry.begin();
+    }
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[i] as Entry;
+      if (entry.start >= end) break;
+      if (entry.end > start && this.byNotifier.get(entry.notifier) === entry) {
+        entry.notifier.invalidate(start, end, why);
+      }
+    }
+  }
+
+  /** Preconditions: an invalidation of just this range was started and has not ended. */
+  invalidateEnd(start: number, end: number): void {
+    let at = this.under.length - 2;
+    while (at >= 0 && (this.under[at] !== start || this.under[at + 1] !== end)) at -= 2;
+    assert(at >= 0, "an invalidation that ends was started");
+    this.under.splice(at, 2);
+    const { entries } = this;
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[i] as Entry;
+      if (entry.start >= end) break;
+      if (entry.end > start) entry.finish();
+    }
+  }
+
+  /** Removes all and tells them that the address space is gone. */
+  releaseAll(): void {
+    const { entries } = this;
+    this.entries = [];
+    this.byNotifier.clear();
+    for (const entry of entries) entry.notifier.released?.();
+  }
+
+  /** Between calls no invalidation is under way. */
+  checkInvariants(): void {
+    assert(this.under.length === 0, "every invalidation has ended");
+    let start = 0;
+    for (const entry of this.entries) {
+      assert(entry.active === 0 && entry.sequence % 2 === 0, "no range is being invalidated");
+      assert(entry.start >= start, "notifiers are in order");
+      start = entry.start;
+    }
+  }
+}
