@@ -17,6 +17,8 @@ export interface Result {
   /** The case's note, or why it was skipped or failed. */
   readonly text: string;
   readonly seconds: number;
+  /** When, where that is not the setting's date: of an earlier run. */
+  readonly date?: string;
 }
 
 /** What the results were measured on. */
@@ -112,7 +114,8 @@ export function merged(earlier: Run, later: Run, ids: readonly string[]): Result
     throw new Error(`the earlier run was on ${earlier.setting.kernel}: run all cases again`);
   }
   const keyOf = (result: Result) => `${result.id} ${result.ip}`;
-  const all = new Map([...earlier.results, ...later.results].map((one) => [keyOf(one), one]));
+  const old = earlier.results.map((one) => ({ date: earlier.setting.date, ...one }));
+  const all = new Map([...old, ...later.results].map((one) => [keyOf(one), one]));
   return ids.flatMap((id) => [...all.values()].filter((result) => result.id === id));
 }
 
@@ -124,8 +127,9 @@ export function writePage(path: string, results: readonly Result[], setting: Set
   if (begin < 0 || end < 0) throw new Error(`${path} has no marks for the matrix`);
   const { passed, failed, skipped } = countsOf(results);
   const total = results.reduce((sum, result) => sum + result.seconds, 0);
+  const dates = [...new Set(results.map(({ date }) => date ?? setting.date))].sort();
   const head =
-    `${setting.kernel}, ${setting.accelerator}; Node ${setting.node}; ${setting.date}: ` +
+    `${setting.kernel}, ${setting.accelerator}; Node ${setting.node}; ${dates.join(", ")}: ` +
     `${passed} passed, ${failed} failed, ${skipped} skipped, in ${Math.round(total)} s.`;
   const text = `${BEGIN}\n${head}\n\n${tableOf(results)}\n`;
   writeFileSync(path, page.slice(0, begin) + text + page.slice(end));

@@ -52,7 +52,8 @@ describe("matrix", () => {
     const earlier = { setting, results: RESULTS };
     const later = { setting, results: [result("b", 4, "passed"), result("c", 6, "passed")] };
     expect(merged(earlier, later, ["c", "b"])).toEqual([later.results[1], later.results[0]]);
-    expect(merged(earlier, { setting, results: [] }, ["a", "b"])).toEqual(RESULTS);
+    const dated = RESULTS.map((one) => ({ ...one, date: setting.date }));
+    expect(merged(earlier, { setting, results: [] }, ["a", "b"])).toEqual(dated);
     const other = { setting: { ...setting, kernel: "Linux 6.12" }, results: [] };
     expect(() => merged(earlier, other, ["a"])).toThrow("the earlier run was on Linux 6.1");
   });
@@ -64,6 +65,11 @@ describe("matrix", () => {
       const marks = ["<!-- made by `npm run interop -- --docs`: begin -->", "<!-- end -->"];
       writeFileSync(path, `before\n${marks[0]}\nold\n${marks[1]}\nafter\n`);
       const setting = { kernel: "Linux 6.1", accelerator: "tcg", node: "v20", date: "2026-11-24" };
+      writePage(path, [{ ...(RESULTS[0] as Result), date: "2026-11-20" }], setting);
+      expect(readFileSync(path, "utf8")).toContain("; 2026-11-20: 1 passed, 0 failed");
+      const mixed = [{ ...(RESULTS[0] as Result), date: "2026-11-20" }, ...RESULTS.slice(1)];
+      writePage(path, mixed, setting);
+      expect(readFileSync(path, "utf8")).toContain("; 2026-11-20, 2026-11-24: 1 passed");
       writePage(path, RESULTS, setting);
       const page = readFileSync(path, "utf8");
       expect(page).not.toContain("old");
