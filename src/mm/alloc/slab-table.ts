@@ -86,13 +86,13 @@ export class SlabTable {
     this.relist(slab);
   }
 
-  /** Free objects in partial slabs. */
-  freeInPartial(): number {
-    let free = 0;
+  /** Partial slabs, those with the fewest objects first. */
+  sortedPartial(): number[] {
+    const slabs: number[] = [];
     for (let slab = this.heads[SLAB_LIST.PARTIAL] as number; slab >= 0; slab = this.after(slab)) {
-      free += this.objectsPerSlab - (this.used[slab] as number);
+      slabs.push(slab);
     }
-    return free;
+    return slabs.sort((a, b) => (this.used[a] as number) - (this.used[b] as number));
   }
 
   /** The slab after this one in its list, -1 at the end. */

@@ -121,11 +121,7 @@ export class SlabCache implements FrameOwner, Reclaimer {
   }
 
   /** Frees every empty slab. @returns frames freed. */
-  shrink(): number {
-    return this.reclaim(Number.POSITIVE_INFINITY);
-  }
-
-  reclaim(frameCount: number): number {
+  shrink(frameCount = Number.POSITIVE_INFINITY): number {
     let freed = 0;
     let slab = this.slabs.heads[SLAB_LIST.EMPTY] as number;
     while (slab >= 0 && freed < frameCount) {
@@ -137,18 +133,18 @@ export class SlabCache implements FrameOwner, Reclaimer {
     return freed;
   }
 
+  /** Memory is short: frees empty slabs, then empties some if the cache is movable. */
+  reclaim(frameCount: number): number {
+    const freed = this.shrink(frameCount);
+    return freed < frameCount ? freed + this.emptySlabs(frameCount - freed) : freed;
+  }
+
   /**
-   * Moves objects out of the emptiest slabs into the others, until no slab can be saved.
+   * Moves objects out of the emptiest slabs into the fullest, until no slab can be saved.
    * @returns frames freed.
    */
   defragment(): number {
-    let freed = this.shrink();
-    if (!this.isMovable) return freed;
-    for (;;) {
-      const slab = this.emptiest();
-      if (slab < 0 || !this.vacate(this.slabs.pfnOf(slab), slab)) return freed;
-      freed += 2 ** this.order;
-    }
+    return this.reclaim(Number.POSITIVE_INFINITY);
   }
 
   /** The end of a cache without objects. */
@@ -185,10 +181,12 @@ export class SlabCache implements FrameOwner, Reclaimer {
   vacate(pfn: Pfn, slab: number): boolean {
     if (!this.isMovable || this.memory.judge(pfn) !== MOVE_RESULT.DONE) return false;
     const used = this.slabs.usedOf(slab);
-    const own = this.slabs.listOf(slab) === SLAB_LIST.PARTIAL ? this.objectsPerSlab - used : 0;
-    if (this.slabs.freeInPartial() - own < used) return false;
+    if (used > 0 && this.roomBeside(slab) < used) return false;
     for (let object = 0; object < this.objectsPerSlab; object++) {
-      if (this.slabs.isUsed(slab, object) && !this.moveObject(slab, object)) return false;
+      if (!this.slabs.isUsed(slab, object)) continue;
+      let target = this.slabs.heads[SLAB_LIST.PARTIAL] as number;
+      if (target === slab) target = this.slabs.after(target);
+      if (!this.moveObject(slab, object, target)) return false;
     }
     return this.dropSlab(slab);
   }
@@ -252,14 +250,12 @@ export class SlabCache implements FrameOwner, Reclaimer {
     return true;
   }
 
-  /** Moves one object to another partial slab. Preconditions: there is room in one. */
-  private moveObject(slab: number, object: number): boolean {
+  /** Moves one object to another slab, which has room. @returns false: it is busy. */
+  private moveObject(slab: number, object: number, target: number): boolean {
     const from = this.addressOf(slab, object);
     if (!this.moverHolds(from)) return false;
-    let other = this.slabs.heads[SLAB_LIST.PARTIAL] as number;
-    if (other === slab) other = this.slabs.after(other);
-    assert(other >= 0, "there is room in another slab");
-    const to = this.addressOf(other, this.slabs.take(other));
+    assert(target >= 0 && target !== slab, "there is room in another slab");
+    const to = this.addressOf(target, this.slabs.take(target));
     this.copy(from, to);
     this.slabs.give(slab, object);
     (this.mover as ObjectMover).moved(from, to);
@@ -278,14 +274,37 @@ export class SlabCache implements FrameOwner, Reclaimer {
     memory.bytesOf(target).set(bytes, memory.offsetOf(target) + (to % FRAME_BYTES));
   }
 
-  /** The partial slab with the fewest objects, if the others have room for them; else -1. */
-  private emptiest(): number {
-    let best = -1;
-    for (let slab = this.slabs.heads[SLAB_LIST.PARTIAL] as number; slab >= 0; ) {
-      if (best < 0 || this.slabs.usedOf(slab) < this.slabs.usedOf(best)) best = slab;
-      slab = this.slabs.after(slab);
+  /** Empties the slabs with the fewest objects into those with the most. @returns frames freed. */
+  private emptySlabs(frameCount: number): number {
+    if (!this.isMovable) return 0;
+    const partial = this.slabs.sortedPartial();
+    let target = partial.length - 1;
+    let freed = 0;
+    for (let source = 0; source < target && freed < frameCount; source++) {
+      const slab = partial[source] as number;
+      if (this.memory.judge(this.slabs.pfnOf(slab)) !== MOVE_RESULT.DONE) continue;
+      if (this.roomBeside(slab) < this.slabs.usedOf(slab)) break;
+      let isBusy = false;
+      for (let object = 0; object < this.objectsPerSlab && !isBusy; object++) {
+        if (!this.slabs.isUsed(slab, object)) continue;
+        while (target > source && this.isFull(partial[target] as number)) target--;
+        isBusy = target === source || !this.moveObject(slab, object, partial[target] as number);
+      }
+      if (!isBusy && this.dropSlab(slab)) freed += 2 ** this.order;
     }
-    return best;
+    return freed;
+  }
+
+  private isFull(slab: number): boolean {
+    return this.slabs.usedOf(slab) === this.objectsPerSlab;
+  }
+
+  /** Free objects in the partial slabs beside this one. */
+  private roomBeside(slab: number): number {
+    const { counts } = this.slabs;
+    const slabs = (counts[SLAB_LIST.PARTIAL] as number) + (counts[SLAB_LIST.FULL] as number);
+    const own = this.objectsPerSlab - this.slabs.usedOf(slab);
+    return slabs * this.objectsPerSlab - this.objectCount - own;
   }
 
   private moverHolds(object: ObjectAddress): boolean {
