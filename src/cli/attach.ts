@@ -40,6 +40,7 @@ export async function runAttach(
     nbd: options.nbd ?? socketIn(options.data ?? defaultDataDirectory(), target.volume),
     readOnly: options.readonly,
     connectionCount: options.connections,
+    lanes: options.lanes,
     invalidate: options.alwaysInvalidate,
     connectTimeoutMs: options.timeout * 1000,
     ...(options.session === undefined ? {} : { sessionName: options.session }),
@@ -116,6 +117,7 @@ export function attachedFields(attached: AttachHost): Readonly<Record<string, un
     readOnly: attached.readOnly,
     volumes: attached.volumes.map(({ nbdUri, ...volume }) => ({ ...volume, nbd: nbdUri })),
     memoryBytesMax: attached.memoryBytesMax,
+    lanes: attached.laneCount,
     backend: attached.backend,
   };
 }

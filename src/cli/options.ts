@@ -113,6 +113,7 @@ export const ATTACH_OPTIONS = z.object({
   data: z.string().optional(),
   readonly: z.boolean(),
   connections: wholeNumber(1, 64),
+  lanes: wholeNumber(1, 64),
   session: z.string().optional(),
   timeout: seconds,
   ioTimeout: seconds.optional(),

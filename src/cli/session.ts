@@ -14,7 +14,11 @@ import { findInstance } from "./instances.js";
 import { checkOptions, SESSION_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
 
-const REPLY = z.object({ session: SESSION_STATUS });
+const REPLY = z.object({
+  session: SESSION_STATUS,
+  /** Of all lanes; `session` is lane 0's. */
+  sessions: z.array(SESSION_STATUS).default([]),
+});
 /** Commands that have a session. */
 const NAMES = ["attach", "up"];
 
@@ -47,8 +51,9 @@ export async function runSession(
     const change = { addPaths, removePaths, reset, ...(policy === undefined ? {} : { policy }) };
     const reply = REPLY.safeParse(await client.ask({ request: "session", ...change }));
     if (!reply.success) throw new FarpageError("EPROTO", "the instance's answer is no session");
-    const { session } = reply.data;
-    reporter.event("session", { pid: instance.pid, ...session }, sessionText(session));
+    const { session, sessions } = reply.data;
+    const text = (sessions.length > 1 ? sessions : [session]).map(sessionText).join("\n");
+    reporter.event("session", { pid: instance.pid, ...session, sessions }, text);
   } finally {
     client.close();
   }

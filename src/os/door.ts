@@ -192,6 +192,11 @@ export interface StreamOptions {
 export interface OsStream extends ByteStream, ReadySource {
   /** What wakes the poller from now on. */
   setInterest(read: boolean, write: boolean): void;
+  /**
+   * Lets go of the socket without closing it, for `adoptStream` on another thread.
+   * @returns its descriptor, or -1 where it has none; the stream is closed then, too.
+   */
+  detach(): number;
 }
 
 /** A listening stream socket. */

@@ -30,6 +30,7 @@ export { LaneLink, type LaneLinkOptions } from "./lane-link.js";
 export { bindLaneSockets, openLink } from "./link.js";
 export { openMemorySource } from "./memory-source.js";
 export { foreignCallsUnavailable } from "./native.js";
+export { adoptStream } from "./native-stream.js";
 export { makeMemoryFile } from "./open-file.js";
 export { readPciIds } from "./pci-ids-file.js";
 export { type PciSysfs, type PciSysfsOptions, readPciSysfs } from "./pci-sysfs.js";

@@ -142,6 +142,18 @@ class NativeStream implements OsStream {
     this.polled.remove();
     this.native.libc.close(this.descriptor);
   }
+
+  detach(): number {
+    assert(!this.isClosed, "an open stream is handed on");
+    this.isClosed = true;
+    this.polled.remove();
+    return this.descriptor;
+  }
+}
+
+/** The stream of a descriptor that `OsStream.detach` gave, on whichever thread this is. */
+export function adoptStream(descriptor: number, peer: string, poller: Poller): OsStream {
+  return new NativeStream(descriptor, peer, poller);
 }
 
 /** A socket address, an option value and their lengths, for one call at a time. */

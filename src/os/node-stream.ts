@@ -105,6 +105,11 @@ class NodeStream implements OsStream {
     return length;
   }
 
+  detach(): number {
+    this.close();
+    return -1;
+  }
+
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;

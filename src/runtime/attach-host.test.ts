@@ -266,6 +266,6 @@ describe("attach", () => {
 });
 
 function inflightOf(attached: AttachHost): number {
-  const { devices } = attached as unknown as { devices: { inflight: number }[] };
-  return devices[0]?.inflight ?? 0;
+  const { lane } = attached as unknown as { lane: { devices: { inflight: number }[] } };
+  return lane.devices[0]?.inflight ?? 0;
 }

@@ -1,81 +1,41 @@
 // SPDX-License-Identifier: MIT
 // A client host: volumes of a server, as an NBD endpoint on this machine. All of them are devices
-// of one session, and exports of one endpoint.
+// of one session, and exports of one endpoint. With several lanes each has a session of its own,
+// and NBD connections are shared out among them.
 
-import { hostname } from "node:os";
-import { FarpageError, type IpAddress } from "../base/index.js";
-import { NbdExports, NbdServer } from "../nbd/index.js";
+import type { IpAddress } from "../base/index.js";
 import {
   type Backend,
   type BackendChoice,
   listenStream,
+  type OsStream,
   type StreamListener,
 } from "../os/index.js";
-import { RNBD_ACCESS, RnbdClient, type RnbdDevice } from "../rnbd/index.js";
-import { RtrsClient, type RtrsPathPolicy } from "../rtrs/index.js";
+import type { RnbdDevice } from "../rnbd/index.js";
+import { AttachLane, type AttachLaneOptions, defaultSessionName } from "./attach-lane.js";
 import { Failure } from "./failure.js";
-import type { Log } from "./log.js";
-import { NbdEndpoint } from "./nbd-endpoint.js";
+import { type AttachLaneSettings, type LaneGroup, openLaneGroup } from "./lanes/index.js";
 import { type ObserveOptions, observed, type SessionControlRequest } from "./observe/index.js";
-import {
-  controlSession,
-  type PathListener,
-  type PathSpec,
-  pairPaths,
-  type SessionStatus,
-  tellOfPaths,
-} from "./session/index.js";
+import type { SessionStatus } from "./session/index.js";
 import { Stack } from "./stack.js";
-import { formatSize, type NbdEndpointAddress, nbdUri, type RnbdUri } from "./uri.js";
+import { type NbdEndpointAddress, nbdUri } from "./uri.js";
 
-export interface AttachHostOptions extends ObserveOptions {
+export interface AttachHostOptions extends ObserveOptions, AttachLaneOptions {
   readonly addresses: readonly IpAddress[];
-  /** Each of its addresses is a path, from `addresses` of the same family in turn. */
-  readonly target: RnbdUri;
-  /** Further paths of the session. */
-  readonly morePaths?: readonly PathSpec[];
-  /** How paths are chosen, default min-inflight. */
-  readonly policy?: RtrsPathPolicy;
-  /** Further volumes of the same server, opened in the same session; no name twice. */
-  readonly moreVolumes?: readonly string[];
   readonly nbd: NbdEndpointAddress;
-  readonly readOnly?: boolean;
-  /** NBD clients served at once, 1 .. 4,096, default 16: the bound of memory. */
-  readonly nbdConnectionCountMax?: number;
-  /** RC connections that carry requests, default 1. */
-  readonly connectionCount?: number;
-  /** Give the server a key to a read's buffer only while the read is under way (default). */
-  readonly invalidate?: boolean;
-  /** Unique on the server; default made from this machine's name. */
-  readonly sessionName?: string;
-  /** How long `start` tries to reach the server and to open the volume, default 30,000. */
-  readonly connectTimeoutMs?: number;
-  /** Requests fail with ETIMEDOUT when the server has been away for so long; default never. */
-  readonly ioTimeoutMs?: number;
   /**
-   * How long clients, the last flush and the server each get when the host closes, default 10,000.
+   * Threads that serve NBD connections, each by a session of its own, 1 to 64, default 1. More than
+   * one for volumes that are read alone: a volume has one writer. Where there can be no more than
+   * one, the log says so.
    */
-  readonly closeTimeoutMs?: number;
-  /**
-   * The session is lost (false), or is back (true), and what that means in a sentence. Where nobody
-   * listens the log says it.
-   */
-  readonly onSession?: (up: boolean, text: string) => void;
-  /** The same for a path, while the session has several. */
-  readonly onPath?: PathListener;
+  readonly lanes?: number;
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
-  readonly log: Log;
 }
 
-const CONNECT_TIMEOUT_MS = 30_000;
-/** A client that died holds its volume until the server has missed it; we wait for that. */
-const BUSY_RETRY_MS = 12_000;
-/** How often an attempt to attach is looked at for whether it can come to anything. */
-const LOOK_MS = 50;
-const BUSY_PAUSE_MS = 500;
-const CLOSE_TIMEOUT_MS = 10_000;
+/** NBD clients at once where nobody says how many. */
+const NBD_CONNECTION_COUNT_MAX = 16;
 
 /** A volume that is attached. */
 export interface AttachedVolume {
@@ -92,43 +52,42 @@ export class AttachHost {
   readonly volume: string;
   readonly readOnly: boolean;
   readonly nbdUri: string;
-  /** Bytes of the buffers of all NBD connections together. */
+  readonly laneCount: number;
+  /** Bytes of the buffers of all NBD connections together, on all lanes. */
   readonly memoryBytesMax: number;
-  /** Rejects when the session has failed for good, or by a bug of ours. */
+  /** Rejects when a session has failed for good, or by a bug of ours. */
   readonly failed: Promise<never>;
   private readonly stack: Stack;
-  private readonly client: RnbdClient;
-  private readonly session: RtrsClient;
-  private readonly devices: readonly RnbdDevice[];
-  private readonly endpoint: NbdEndpoint;
-  private readonly log: Log;
-  private readonly closeTimeoutMs: number;
+  private readonly lane: AttachLane;
+  private readonly group: LaneGroup | null;
+  private readonly listener: StreamListener;
 
   private constructor(parts: {
     readonly options: AttachHostOptions;
     readonly stack: Stack;
-    readonly client: RnbdClient;
-    readonly session: RtrsClient;
-    readonly devices: readonly RnbdDevice[];
-    readonly endpoint: NbdEndpoint;
+    readonly lane: AttachLane;
+    readonly group: LaneGroup | null;
+    readonly listener: StreamListener;
     readonly failure: Failure;
   }) {
-    const { options, stack, endpoint } = parts;
+    const { options, stack, lane, group, listener } = parts;
     this.addresses = options.addresses;
     this.volume = options.target.volume;
-    this.log = options.log;
-    this.closeTimeoutMs = options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS;
     this.stack = stack;
     this.backend = stack.backend;
-    this.client = parts.client;
-    this.session = parts.session;
-    if (stack.observer !== null) stack.observer.onSession = (request) => this.control(request);
-    this.devices = parts.devices;
+    this.lane = lane;
+    this.group = group;
+    this.listener = listener;
+    this.laneCount = group?.laneCount ?? 1;
+    if (stack.observer !== null) stack.observer.onSession = (request) => this.answer(request);
     this.readOnly = this.first.limits.readOnly;
-    this.endpoint = endpoint;
-    this.memoryBytesMax = endpoint.server.memoryBytes;
-    this.nbdUri = nbdUri(endpoint.listener.address, this.volume);
+    this.memoryBytesMax = lane.endpoint.server.memoryBytes * this.laneCount;
+    this.nbdUri = nbdUri(listener.address, this.volume);
     this.failed = parts.failure.promise;
+    if (group !== null) {
+      const { connectionCountMax } = lane.endpoint.server.limits;
+      lane.endpoint.handsOn = (stream) => this.handsOn(group, stream, connectionCountMax);
+    }
   }
 
   get sizeBytes(): number {
@@ -137,33 +96,48 @@ export class AttachHost {
 
   /** The volumes, in the order in which they were asked for. */
   get volumes(): AttachedVolume[] {
-    return this.devices.map(({ name, limits }) => ({
+    return this.lane.devices.map(({ name, limits }) => ({
       name,
-      nbdUri: nbdUri(this.endpoint.listener.address, name),
+      nbdUri: nbdUri(this.listener.address, name),
       sizeBytes: limits.sizeBytes,
       readOnly: limits.readOnly,
     }));
   }
 
-  /** How the session and its paths are. */
+  /** How the session and its paths are; of lane 0 where there are several. */
   get status(): SessionStatus {
     return this.control({});
   }
 
   /**
-   * Changes the session's paths and policy, and tells how it is then.
+   * Changes the session's paths and policy, and tells how it is then; of lane 0 alone.
    * @throws FarpageError as `controlSession`.
    */
   control(change: Omit<SessionControlRequest, "request">): SessionStatus {
-    try {
-      return controlSession(this.session, this.stack.addresses, { request: "session", ...change });
-    } finally {
-      this.stack.lane.wake();
-    }
+    return this.lane.control(change);
   }
 
   private get first(): RnbdDevice {
-    return this.devices[0] as RnbdDevice;
+    return this.lane.devices[0] as RnbdDevice;
+  }
+
+  /** The same of all lanes, for whoever asks by the control socket. */
+  private async answer(
+    request: SessionControlRequest,
+  ): Promise<{ readonly session: SessionStatus; readonly sessions: readonly SessionStatus[] }> {
+    const session = this.lane.control(request);
+    const others = (await this.group?.control(request)) ?? [];
+    return { session, sessions: [session, ...others] };
+  }
+
+  /** Gives a connection to the lane with the fewest. @returns false when that is this one. */
+  private handsOn(group: LaneGroup, stream: OsStream, countMax: number): boolean {
+    const counts = group.nbdCounts;
+    const fewest = Math.min(...counts);
+    if (fewest >= this.lane.endpoint.clientCount || fewest >= countMax) return false;
+    const { peer } = stream;
+    group.handOn(counts.indexOf(fewest), stream.detach(), peer);
+    return true;
   }
 
   /**
@@ -174,36 +148,31 @@ export class AttachHost {
    */
   static async start(options: AttachHostOptions): Promise<AttachHost> {
     const failure = new Failure();
-    const stack = await Stack.open({
-      addresses: options.addresses,
-      log: options.log,
-      onFailure: (error) => failure.fail(error),
-      backend: options.backend ?? "auto",
-      segmentation: options.segmentation ?? true,
-      ...observed(options),
-    });
+    const group = openGroup(options, failure);
+    let stack: Stack | null = null;
     let listener: StreamListener | null = null;
     try {
+      stack = await Stack.open({
+        addresses: options.addresses,
+        log: options.log,
+        onFailure: (error) => failure.fail(error),
+        backend: options.backend ?? "auto",
+        segmentation: options.segmentation ?? true,
+        ...(group === null ? {} : { place: group.placeOf(0) }),
+        ...observed(options),
+      });
       // Before the server is bothered: a taken socket is the commonest mistake.
       listener = await listenStream(options.nbd, { poller: stack.poller, backend: stack.backend });
-      const { client, session } = openClient(options, stack, failure);
-      const devices = await openVolumes(options, { stack, client, session, failure });
-      const exports = new NbdExports();
-      for (const device of devices) {
-        exports.add(device.name, device, `rnbd volume on ${options.target.addresses[0]}`);
-        warnOfResize(device, options.log);
-      }
-      const { nbdConnectionCountMax } = options;
-      const limits =
-        nbdConnectionCountMax === undefined ? {} : { connectionCountMax: nbdConnectionCountMax };
-      const server = new NbdServer({ exports, memory: stack.memory, limits });
-      for (const memory of server.memories) client.registerMemory(memory);
-      const endpoint = new NbdEndpoint(server, listener, options.log);
-      stack.lane.add(endpoint);
-      return new AttachHost({ options, stack, client, session, devices, endpoint, failure });
+      const own =
+        group === null ? options : ownOf(options, group.laneCount, stack.random.nextU32());
+      const lane = await AttachLane.open(stack, listener, own, failure);
+      if (group !== null) await startLanes(group, own, stack);
+      return new AttachHost({ options, stack, lane, group, listener, failure });
     } catch (error) {
       listener?.close();
-      await stack.close();
+      await group?.closeLanes();
+      await stack?.close();
+      group?.free();
       throw error;
     }
   }
@@ -213,246 +182,68 @@ export class AttachHost {
    * is away, what waits for it is given up after a while, and the log says so.
    */
   async close(): Promise<void> {
-    this.endpoint.drain();
-    this.stack.lane.wake();
-    const drained = await this.stack.until(() => this.endpoint.isIdle, this.closeTimeoutMs);
-    if (!drained) {
-      this.log.error("requests were still waiting for the server; they are lost");
-      this.endpoint.abort();
-    } else if (this.client.isConnected) {
-      // The server may go away meanwhile, and a flush would wait for its return.
-      const written = this.devices.filter(({ limits }) => !limits.readOnly);
-      const flushes = written.map((device) => this.stack.flush(device, this.closeTimeoutMs));
-      for (const flushed of await Promise.allSettled(flushes)) {
-        if (flushed.status === "rejected") this.log.error((flushed.reason as Error).message);
-      }
-    }
-    this.endpoint.sayUnsaid();
-    if (this.devices.every(({ inflight }) => inflight === 0)) {
-      this.client.close();
-      this.stack.lane.wake();
-      await this.stack.until(() => this.client.isClosed, this.closeTimeoutMs);
-    }
+    // All lanes say goodbye before the first one stops: they carry each other's packets.
+    await Promise.all([this.lane.finish(), this.group?.closeSessions()]);
+    await this.group?.closeLanes();
     await this.stack.close();
+    this.group?.free();
   }
 }
 
-function openClient(
+/** What several lanes need; null for one lane, and where there can be no more. */
+function openGroup(options: AttachHostOptions, failure: Failure): LaneGroup | null {
+  const { addresses, lanes: laneCount = 1, log, backend, readOnly } = options;
+  if (laneCount > 1 && readOnly !== true) {
+    log.warn("one lane alone: a volume has one writer, and so one session; see --readonly");
+    return null;
+  }
+  const onFailure = (error: unknown) => failure.fail(error);
+  const steering = { laneCount, pinnedPort: 0 };
+  return openLaneGroup({ addresses, steering, log, onFailure }, backend);
+}
+
+/** Lane 0's part of what all lanes share, which each further lane's is like. */
+function ownOf(options: AttachHostOptions, laneCount: number, random: number): AttachHostOptions {
+  const { nbdConnectionCountMax = NBD_CONNECTION_COUNT_MAX, sessionName } = options;
+  return {
+    ...options,
+    nbdConnectionCountMax: Math.ceil(nbdConnectionCountMax / laneCount),
+    sessionName: sessionName ?? defaultSessionName(random),
+  };
+}
+
+/** Starts lanes 1 and up, each with a session of its own. */
+async function startLanes(
+  group: LaneGroup,
   options: AttachHostOptions,
   stack: Stack,
-  failure: Failure,
-): { readonly client: RnbdClient; readonly session: RtrsClient } {
-  const { target } = options;
-  const paths = pairPaths(target.addresses, options.morePaths ?? [], stack.addresses);
-  const environment = {
-    context: stack.context,
-    cm: stack.cm,
-    memory: stack.memory,
-    random: stack.random.fork("rtrs"),
+): Promise<void> {
+  const { target, morePaths = [], onSession, onPath } = options;
+  const { policy, moreVolumes, nbdConnectionCountMax, connectionCount, invalidate } = options;
+  const { sessionName, connectTimeoutMs, ioTimeoutMs, closeTimeoutMs } = options;
+  const attach: AttachLaneSettings = {
+    target: { ...target, addresses: target.addresses.map(String) },
+    morePaths: morePaths.map(({ source, destination }) => ({
+      source: source === null ? null : String(source),
+      destination: String(destination),
+    })),
+    rest: {
+      readOnly: true,
+      ...(policy === undefined ? {} : { policy }),
+      ...(moreVolumes === undefined ? {} : { moreVolumes }),
+      ...(nbdConnectionCountMax === undefined ? {} : { nbdConnectionCountMax }),
+      ...(connectionCount === undefined ? {} : { connectionCount }),
+      ...(invalidate === undefined ? {} : { invalidate }),
+      ...(sessionName === undefined ? {} : { sessionName }),
+      ...(connectTimeoutMs === undefined ? {} : { connectTimeoutMs }),
+      ...(ioTimeoutMs === undefined ? {} : { ioTimeoutMs }),
+      ...(closeTimeoutMs === undefined ? {} : { closeTimeoutMs }),
+    },
+    tellsSession: onSession !== undefined,
+    tellsPath: onPath !== undefined,
   };
-  const settings = {
-    sessionName: options.sessionName ?? defaultSessionName(stack.random.nextU32()),
-    paths,
-    port: target.port,
-    policy: options.policy ?? "min-inflight",
-    connectionCount: options.connectionCount ?? 1,
-    invalidate: options.invalidate ?? true,
-    ...(options.ioTimeoutMs === undefined ? {} : { ioTimeoutNs: options.ioTimeoutMs * 1e6 }),
-  };
-  let session!: RtrsClient;
-  const client = new RnbdClient(environment, settings, (user) => {
-    session = new RtrsClient(environment, settings, user);
-    return session;
-  });
-  tellOfPaths(client, session, options.log, options.onPath);
-  tellOfSession(client, options, paths[0]?.destination as IpAddress);
-  client.onFailed = (error) => failure.fail(error);
-  client.connect();
-  stack.lane.add(client);
-  return { client, session };
-}
-
-/** Has people told what the session and its devices go through. */
-function tellOfSession(client: RnbdClient, options: AttachHostOptions, server: IpAddress): void {
-  const { log, ioTimeoutMs } = options;
-  const waiting =
-    ioTimeoutMs === undefined
-      ? "requests wait until it is back"
-      : `requests wait for ${ioTimeoutMs / 1000} s, then fail with ETIMEDOUT`;
-  const refusals = new Map<string, string>();
-  let wasUp = false;
-  client.onUp = () => {
-    refusals.clear();
-    const text = `connected to ${server} again`;
-    if (!wasUp) wasUp = true;
-    else if (options.onSession === undefined) log.info(text);
-    else options.onSession(true, text);
-  };
-  client.onDown = () => {
-    const text = `lost the session with ${server}; ${waiting}`;
-    if (options.onSession === undefined) log.warn(text);
-    else options.onSession(false, text);
-  };
-  client.onRefused = (device, error) => {
-    const fate = device.state === "CLOSED" ? "all requests fail; attach it anew" : waiting;
-    const refusal = `${server}: ${error.message}; ${fate}`;
-    // It is asked for each second.
-    if (refusals.get(device.name) !== refusal) log.warn(refusal);
-    refusals.set(device.name, refusal);
-  };
-}
-
-/** NBD can't tell its clients: those that are connected go on with the old size. */
-function warnOfResize(device: RnbdDevice, log: Log): void {
-  let oldBytes = device.limits.sizeBytes;
-  device.onResize = () => {
-    const newBytes = device.limits.sizeBytes;
-    const less = newBytes < oldBytes ? ", and what lay behind the end is gone" : "";
-    log.warn(
-      `volume "${device.name}" has another size now: ${sizeText(newBytes)}, before ` +
-        `${sizeText(oldBytes)}${less}; nbd clients see it when they connect anew`,
-    );
-    oldBytes = newBytes;
-  };
-}
-
-/** Sizes that differ must not look the same. */
-function sizeText(bytes: number): string {
-  return `${formatSize(bytes)} (${bytes} bytes)`;
-}
-
-/** Unique on the server and telling people whose it is; RTRS allows neither "." nor "/". */
-function defaultSessionName(random: number): string {
-  const name = hostname()
-    .replace(/[^\w-]/g, "-")
-    .slice(0, 200);
-  return `${name}-${random.toString(16).padStart(8, "0")}`;
-}
-
-/** Opens all volumes, or none: an error says which could not be had. */
-async function openVolumes(
-  options: AttachHostOptions,
-  parts: Omit<Opening, "startMs">,
-): Promise<RnbdDevice[]> {
-  const startMs = performance.now();
-  const names = [options.target.volume, ...(options.moreVolumes ?? [])];
-  const devices: RnbdDevice[] = [];
-  for (const name of names) {
-    devices.push(await openVolume(name, options, { ...parts, startMs }));
-  }
-  return devices;
-}
-
-/** What opening a volume needs; `startMs` is when the attempt to attach began. */
-interface Opening {
-  readonly stack: Stack;
-  readonly client: RnbdClient;
-  readonly session: RtrsClient;
-  readonly failure: Failure;
-  readonly startMs: number;
-}
-
-async function openVolume(
-  name: string,
-  options: AttachHostOptions,
-  opening: Opening,
-): Promise<RnbdDevice> {
-  const { stack, client, failure, startMs } = opening;
-  const { target } = options;
-  const server = `${target.addresses[0]} port ${target.port}`;
-  const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-  for (;;) {
-    const end = hopeless(opening, name, server, startMs + timeoutMs);
-    try {
-      return await Promise.race([
-        openOnce(name, options, stack, client),
-        failure.promise,
-        end.promise,
-      ]);
-    } catch (error) {
-      const isBusy = error instanceof FarpageError && /^(EPERM|EBUSY)$/.test(error.code);
-      const waitedMs = performance.now() - startMs + BUSY_PAUSE_MS;
-      if (!isBusy || waitedMs > Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS)) {
-        throw isRefused(opening) ? error : explain(error, name, server);
-      }
-      await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
-    } finally {
-      end.stop();
-    }
-  }
-}
-
-function openOnce(
-  name: string,
-  options: AttachHostOptions,
-  stack: Stack,
-  client: RnbdClient,
-): Promise<RnbdDevice> {
-  return new Promise((resolve, reject) => {
-    const access = options.readOnly === true ? RNBD_ACCESS.RO : RNBD_ACCESS.RW;
-    client.open(name, access, (error, device) => {
-      if (device !== null) resolve(device);
-      else reject(error);
-    });
-    stack.lane.wake();
-  });
-}
-
-/** What the last attempt died of, in parentheses. */
-function reasonOf(client: RnbdClient): string {
-  return client.lastError === null ? "" : ` (${client.lastError.message})`;
-}
-
-/** Why a volume is not open when the time is over. */
-function lateError(client: RnbdClient, name: string, server: string): FarpageError {
-  if (client.isConnected) {
-    const message = `${server} does not answer the request to open "${name}"`;
-    return new FarpageError("ETIMEDOUT", message);
-  }
-  const reason = reasonOf(client);
-  if (client.lastError?.code === "EACCES") {
-    const message = `${server} refuses this client: no access rule there (--allow) is for it`;
-    return new FarpageError("EACCES", message);
-  }
-  const hint = "is farpage serve running there, and UDP port 4791 open?";
-  return new FarpageError("ETIMEDOUT", `${server} can't be reached${reason}: ${hint}`);
-}
-
-/** Whether the server's rules let in none of the paths: trying again would change nothing. */
-function isRefused({ client, session }: Opening): boolean {
-  if (client.isConnected) return false;
-  return session.paths.every(({ lastError }) => lastError?.code === "EACCES");
-}
-
-/** Rejects when the time is over (`endMs` of `performance.now`), or all paths are refused. */
-function hopeless(
-  opening: Opening,
-  name: string,
-  server: string,
-  endMs: number,
-): { readonly promise: Promise<never>; stop(): void } {
-  let look!: NodeJS.Timeout;
-  const promise = new Promise<never>((_, reject) => {
-    look = setInterval(() => {
-      if (performance.now() < endMs && !isRefused(opening)) return;
-      clearInterval(look);
-      reject(lateError(opening.client, name, server));
-    }, LOOK_MS);
-    look.unref();
-  });
-  return { promise, stop: () => clearInterval(look) };
-}
-
-/** The server's errno in the words of somebody who wants to attach a volume. */
-function explain(error: unknown, volume: string, server: string): unknown {
-  if (!(error instanceof FarpageError)) return error;
-  const reasons: Readonly<Record<string, string>> = {
-    ENOENT: `${server} has no volume "${volume}"`,
-    EPERM: `volume "${volume}" of ${server} is open for writing elsewhere; --readonly can share it`,
-    EROFS: `volume "${volume}" of ${server} is read-only: attach it with --readonly`,
-    EACCES: `no access rule of ${server} gives volume "${volume}" to this client (its --allow)`,
-    EBUSY: `volume "${volume}" of ${server} is open elsewhere, and one of both must be alone`,
-  };
-  const reason = reasons[error.code];
-  return reason === undefined ? error : new FarpageError(error.code, reason, { cause: error });
+  const segmentation = options.segmentation ?? true;
+  group.onSession = onSession ?? null;
+  group.onPath = onPath ?? null;
+  await group.start({ segmentation, role: { kind: "attach", attach } }, stack.observer);
 }

@@ -13,14 +13,21 @@ interface Client {
 }
 
 export class NbdEndpoint implements Machine {
-  readonly listener: StreamListener;
+  /** Null where connections come from another lane, by `adopt`. */
+  readonly listener: StreamListener | null;
   readonly server: NbdServer;
   private readonly log: Log;
   private readonly turnedAway: RepeatedWarning;
   private readonly clients: Client[] = [];
+  /** Accepted elsewhere, not served yet. */
+  private readonly arrived: OsStream[] = [];
   private draining = false;
+  /** Asked for each connection: whether it was handed on to another lane. */
+  handsOn: ((stream: OsStream) => boolean) | null = null;
+  /** Told when a connection is gone. */
+  onGone: (() => void) | null = null;
 
-  constructor(server: NbdServer, listener: StreamListener, log: Log) {
+  constructor(server: NbdServer, listener: StreamListener | null, log: Log) {
     this.server = server;
     this.listener = listener;
     this.log = log;
@@ -29,11 +36,12 @@ export class NbdEndpoint implements Machine {
 
   /** No connection is open and no request at the device. */
   get isIdle(): boolean {
-    return this.clients.length === 0 && this.server.isIdle;
+    return this.clientCount === 0 && this.server.isIdle;
   }
 
   pump(nowNs: number): void {
-    if (!this.draining && this.listener.readable) this.accept(nowNs);
+    if (!this.draining && this.listener?.readable === true) this.accept(this.listener, nowNs);
+    for (const stream of this.arrived.splice(0)) this.serve(stream, nowNs);
     for (let i = 0; i < this.clients.length; i++) {
       const { stream, connection } = this.clients[i] as Client;
       if (stream.readable && connection.wantsRead) connection.onReadable(nowNs);
@@ -44,6 +52,7 @@ export class NbdEndpoint implements Machine {
   }
 
   deadlineNs(): number {
+    if (this.arrived.length > 0) return 0;
     return this.server.deadlineNs();
   }
 
@@ -55,7 +64,7 @@ export class NbdEndpoint implements Machine {
   drain(): void {
     if (this.draining) return;
     this.draining = true;
-    this.listener.close();
+    this.listener?.close();
     this.server.shutdown();
   }
 
@@ -70,23 +79,38 @@ export class NbdEndpoint implements Machine {
     this.turnedAway.flush();
   }
 
-  private accept(nowNs: number): void {
+  /** Serves a connection that another lane has accepted, from the next turn on. */
+  adopt(stream: OsStream): void {
+    this.arrived.push(stream);
+  }
+
+  /** Connections that are served. */
+  get clientCount(): number {
+    return this.clients.length + this.arrived.length;
+  }
+
+  private accept(listener: StreamListener, nowNs: number): void {
     for (;;) {
-      const stream = this.listener.accept();
+      const stream = listener.accept();
       if (stream === null) return;
-      const connection = this.server.accept(stream, nowNs);
-      if (connection === null) {
-        const { connectionCountMax } = this.server.limits;
-        this.turnedAway.say(
-          "",
-          `nbd client ${stream.peer} turned away: ${connectionCountMax} are connected, and no ` +
-            "more are taken (--nbd-connections)",
-        );
-        continue;
-      }
-      this.log.debug(`nbd client ${stream.peer} connected`);
-      this.clients.push({ stream, connection });
+      if (this.handsOn?.(stream) !== true) this.serve(stream, nowNs);
     }
+  }
+
+  private serve(stream: OsStream, nowNs: number): void {
+    const connection = this.server.accept(stream, nowNs);
+    if (connection === null) {
+      const { connectionCountMax } = this.server.limits;
+      this.turnedAway.say(
+        "",
+        `nbd client ${stream.peer} turned away: ${connectionCountMax} are connected, and no ` +
+          "more are taken (--nbd-connections)",
+      );
+      this.onGone?.();
+      return;
+    }
+    this.log.debug(`nbd client ${stream.peer} connected`);
+    this.clients.push({ stream, connection });
   }
 
   private settle(index: number): void {
@@ -96,6 +120,7 @@ export class NbdEndpoint implements Machine {
       return;
     }
     this.clients.splice(index, 1);
+    this.onGone?.();
     this.log.debug(`nbd client ${stream.peer} gone: ${connection.closeReason ?? "closed"}`);
   }
 }

@@ -2,13 +2,13 @@
 // A server host: volumes, exported by RNBD over RTRS, on this machine's addresses, and folders to
 // copy to and from.
 
-import { assert, FarpageError, type IpAddress } from "../base/index.js";
+import { assert, type IpAddress } from "../base/index.js";
 import type { Backend, BackendChoice } from "../os/index.js";
 import { VolumeRights } from "../rnbd/index.js";
 import { type AccessRule, AccessRules, SessionRoster } from "../rtrs/index.js";
 import { CopyServer, type ExportSpec } from "./copy/index.js";
 import { Failure } from "./failure.js";
-import { LANE_COUNT_MAX, LaneGroup, type SharedVolume } from "./lanes/index.js";
+import { type LaneGroup, openLaneGroup, type SharedVolume } from "./lanes/index.js";
 import type { Log } from "./log.js";
 import { type ObserveOptions, observed } from "./observe/index.js";
 import { RepeatedWarning } from "./repeated-warning.js";
@@ -195,35 +195,15 @@ function rosterOf({ group, roster }: Shared): SessionRoster {
   return new SessionRoster({ shared: roster, lane: 0, wake: (lane) => group.wake(lane) });
 }
 
-/**
- * What several lanes need; null for one lane, and where there can be no more.
- * @throws FarpageError EINVAL, and as `openLink` does.
- */
+/** What several lanes need; null for one lane, and where there can be no more. */
 function openGroup(options: ServerHostOptions, failure: Failure): LaneGroup | null {
-  const { addresses, lanes: laneCount = 1, log } = options;
-  if (!Number.isInteger(laneCount) || laneCount < 1 || laneCount > LANE_COUNT_MAX) {
-    throw new FarpageError("EINVAL", `a host has 1 to ${LANE_COUNT_MAX} lanes, not ${laneCount}`);
-  }
-  if (laneCount === 1) return null;
-  if (options.backend === "node") {
-    log.warn("one lane alone: without foreign calls packets can't be steered to several");
-    return null;
-  }
+  const { addresses, lanes: laneCount = 1, log, backend } = options;
   // A copy and what it calls back are on one lane.
   const pinnedPort = options.exports === undefined ? 0 : (options.copyPort ?? COPY_PORT_DEFAULT);
   const onFailure = (error: unknown) => failure.fail(error);
-  try {
-    return LaneGroup.open({ addresses, steering: { laneCount, pinnedPort }, log, onFailure });
-  } catch (error) {
-    const code = error instanceof FarpageError ? error.code : "";
-    if (!CANT_STEER.includes(code)) throw error;
-    log.warn(`one lane alone: ${(error as Error).message}`);
-    return null;
-  }
+  const steering = { laneCount, pinnedPort };
+  return openLaneGroup({ addresses, steering, log, onFailure }, backend);
 }
-
-/** What a system without the means of several lanes says. */
-const CANT_STEER = ["EOPNOTSUPP", "ENOPROTOOPT", "ENOSYS"];
 
 function openStack(
   options: ServerHostOptions,
@@ -272,6 +252,7 @@ async function startLanes(
     regionCountMax: regionCountOf(options),
   };
   const segmentation = options.segmentation ?? true;
-  await group.start({ segmentation, server, volumes, roster }, stack.observer);
+  const role = { kind: "serve", server, volumes, roster } as const;
+  await group.start({ segmentation, role }, stack.observer);
   return { group, roster, volumes };
 }

@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { Farpage, has, run, scratch, stopAll } from "./programs.js";
+import { Farpage, has, MAIN, run, scratch, stopAll } from "./programs.js";
 
 const SERVER = "127.0.0.101";
 const CLIENT_COUNT = 4;
@@ -64,14 +64,13 @@ function verify(uri: string, data: string): { ended: Promise<unknown[]>; output:
   return { ended: once(fio, "exit"), output: () => output };
 }
 
+function farpage(...args: string[]): ReturnType<typeof run> {
+  return run(process.execPath, [MAIN, ...args]);
+}
+
 /** Queue pairs with a peer, by lane. */
 async function lanesInUse(server: Farpage): Promise<number[]> {
-  const { stdout } = await run(process.execPath, [
-    join(import.meta.dirname, "../../dist/cli/main.js"),
-    "stat",
-    String(server.pid),
-    "--json",
-  ]);
+  const { stdout } = await farpage("stat", String(server.pid), "--json");
   const { queuePairs } = JSON.parse(stdout) as {
     queuePairs: { lane: number; peer: string | null }[];
   };
@@ -142,6 +141,51 @@ describe.runIf(has("fio"))("a server of two lanes", () => {
     },
     60_000,
   );
+});
+
+/** Requests that each lane of a client has sent so far, lane 0's first. */
+async function requestsByLane(client: Farpage): Promise<number[]> {
+  const { stdout } = await farpage("attach", String(client.pid), "--status", "--json");
+  const { sessions } = JSON.parse(stdout) as {
+    sessions: { paths: { stats: { rdma: { reads: number } } }[] }[];
+  };
+  return sessions.map(({ paths }) => paths.reduce((sum, { stats }) => sum + stats.rdma.reads, 0));
+}
+
+describe.runIf(has("nbdcopy") && has("fio"))("a client of two lanes", () => {
+  it("four connections, the server killed: both lanes read, every byte is right", async () => {
+    const data = folder();
+    const file = join(data, "0.img");
+    await run("dd", ["if=/dev/urandom", `of=${file}`, "bs=1M", "count=16"]);
+    let server = await serve([`disk0=${file}`]);
+    const client = new Farpage([
+      ...["attach", `rnbd://${SERVER}/disk0`, "--address", "127.0.0.102", "--readonly"],
+      ...["--lanes", "2", "--nbd", `unix:${join(data, "nbd.sock")}`],
+    ]);
+    const { nbd, lanes } = await client.event("ready");
+    expect(lanes).toBe(2);
+    const copy = join(data, "copy");
+    await run("nbdcopy", ["--connections=4", "--threads=4", String(nbd), copy]);
+    expect(readFileSync(copy).equals(readFileSync(file))).toBe(true);
+    const flags = ["--name=read", "--ioengine=nbd", `--uri=${nbd}`, "--rw=randread", "--bs=4k"];
+    const load = ["--iodepth=4", "--numjobs=4", "--size=16M", "--rate=2M", "--thread"];
+    const reading = run("fio", [...flags, ...load, "--group_reporting"]);
+    const from = client.events.length;
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    for (const reads of await requestsByLane(client)) expect(reads).toBeGreaterThan(100);
+    await server.kill();
+    server = await serve([`disk0=${file}`]);
+    // Told once by each lane.
+    const first = await client.event("connected", from);
+    const second = await client.event("connected", client.events.indexOf(first) + 1);
+    expect([first, second].filter(({ text }) => String(text).startsWith("lane 1:"))).toHaveLength(
+      1,
+    );
+    await reading;
+    expect(await client.stop()).toBe(0);
+    expect(await server.stop()).toBe(0);
+    expect(server.stderr).toBe("");
+  }, 120_000);
 });
 
 describe("an idle server of two lanes", () => {

@@ -30,7 +30,7 @@ import {
   type RtrsPathAddresses,
   type RtrsPathPolicy,
 } from "../options.js";
-import { randomUuid } from "../uuid.js";
+import { sessionUuid } from "../uuid.js";
 import { RegisteredMemories } from "./client-memory.js";
 import type { ClientPath } from "./client-path.js";
 import { ClientPaths } from "./client-paths.js";
@@ -86,7 +86,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.pd = environment.context.allocPd();
     this.channel = environment.cm.createChannel();
     this.memories = new RegisteredMemories(this.pd, !this.settings.invalidate);
-    const pathsUuid = randomUuid(environment.random.fork("rtrs session"));
+    const pathsUuid = sessionUuid(environment);
     const { settings, pd, channel, poller } = this;
     const context = { environment, settings, pd, channel, poller, pathsUuid };
     this.pathSet = new ClientPaths(context, this);

@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: MIT
-export { LANE_COUNT_MAX, LaneGroup, type LaneGroupOptions } from "./lane-group.js";
+export { LaneGroup, type LaneGroupOptions, openLaneGroup } from "./lane-group.js";
 export type { LanePlace } from "./place.js";
-export type { ServerLaneSettings, SharedVolume } from "./protocol.js";
+export type { AttachLaneSettings, ServerLaneSettings, SharedVolume } from "./protocol.js";

@@ -5,6 +5,7 @@
 
 import { FarpageError, type IpAddress } from "../../base/index.js";
 import {
+  type BackendChoice,
   BellRinger,
   bindLaneSockets,
   foreignCallsUnavailable,
@@ -20,9 +21,11 @@ import type {
   LaneTraces,
   Observer,
   OtherLanes,
+  SessionControlRequest,
   TraceControlRequest,
   TraceSink,
 } from "../observe/index.js";
+import type { PathListener, SessionStatus } from "../session/index.js";
 import { LaneThread } from "./lane-thread.js";
 import type { LanePlace } from "./place.js";
 import type { LaneStart } from "./protocol.js";
@@ -42,6 +45,9 @@ export interface LaneGroupOptions {
 export type CommonStart = Omit<LaneStart, "place" | "addresses" | "isTraced">;
 
 export class LaneGroup implements OtherLanes {
+  /** What sessions of further lanes tell of; to be set before they start. */
+  onSession: ((up: boolean, text: string) => void) | null = null;
+  onPath: PathListener | null = null;
   readonly laneCount: number;
   private readonly options: LaneGroupOptions;
   private readonly sockets: LaneSockets;
@@ -64,7 +70,7 @@ export class LaneGroup implements OtherLanes {
    */
   static open(options: LaneGroupOptions): LaneGroup {
     const reason = foreignCallsUnavailable();
-    if (reason !== null) throw new FarpageError("EOPNOTSUPP", `one lane alone: ${reason}`);
+    if (reason !== null) throw new FarpageError("EOPNOTSUPP", reason);
     const { steering } = options;
     const addresses = options.addresses.map(String);
     const sockets = bindLaneSockets({ addresses, steering });
@@ -103,7 +109,10 @@ export class LaneGroup implements OtherLanes {
     for (let lane = 1; lane < this.laneCount; lane++) {
       const place = this.placeOf(lane);
       const start = { ...common, place, addresses, isTraced: tracePart !== null };
-      threads.push(new LaneThread(start, log, onFailure, tracePart?.(lane) ?? null));
+      const thread = new LaneThread(start, log, onFailure, tracePart?.(lane) ?? null);
+      thread.onSession = this.onSession;
+      thread.onPath = this.onPath;
+      threads.push(thread);
     }
     if (observer !== null) observer.lanes = this;
     this.threads = threads;
@@ -132,6 +141,25 @@ export class LaneGroup implements OtherLanes {
     return answers.filter((answer) => answer !== null);
   }
 
+  /** NBD connections of lanes 1 and up, lane 1 first. */
+  get nbdCounts(): number[] {
+    return this.threads.map(({ nbdCount }) => nbdCount);
+  }
+
+  /** Gives an NBD connection to a further lane. @param index as in `nbdCounts`. */
+  handOn(index: number, descriptor: number, peer: string): void {
+    this.threads[index]?.handOn(descriptor, peer);
+  }
+
+  /**
+   * Changes the sessions of the further lanes of a client, and tells how they are then.
+   * @throws FarpageError as `controlSession`.
+   */
+  async control(request: SessionControlRequest): Promise<readonly SessionStatus[]> {
+    const answers = await Promise.all(this.threads.map((thread) => thread.control(request)));
+    return answers.filter((answer) => answer !== null);
+  }
+
   startTrace(request: TraceControlRequest, parts: (lane: number) => TraceSink): LaneTraces {
     const { threads } = this;
     const ids = threads.map((thread, index) => thread.startTrace(request, parts(index + 1)));
@@ -150,5 +178,35 @@ export class LaneGroup implements OtherLanes {
     this.ringer.close();
     for (const box of this.boxes) freeLaneBox(box);
     this.sockets.close();
+  }
+}
+
+/** What a system without the means of several lanes says. */
+const CANT_STEER = ["EOPNOTSUPP", "ENOPROTOOPT", "ENOSYS"];
+
+/**
+ * Opens a group; null for one lane, and where there can be no more, which the log hears.
+ * @throws FarpageError EINVAL for another number than 1 to 64; as `LaneGroup.open`.
+ */
+export function openLaneGroup(
+  options: LaneGroupOptions,
+  backend: BackendChoice | undefined,
+): LaneGroup | null {
+  const { laneCount } = options.steering;
+  if (!Number.isInteger(laneCount) || laneCount < 1 || laneCount > LANE_COUNT_MAX) {
+    throw new FarpageError("EINVAL", `a host has 1 to ${LANE_COUNT_MAX} lanes, not ${laneCount}`);
+  }
+  if (laneCount === 1) return null;
+  if (backend === "node") {
+    options.log.warn("one lane alone: without foreign calls packets can't be steered to several");
+    return null;
+  }
+  try {
+    return LaneGroup.open(options);
+  } catch (error) {
+    const code = error instanceof FarpageError ? error.code : "";
+    if (!CANT_STEER.includes(code)) throw error;
+    options.log.warn(`one lane alone: ${(error as Error).message}`);
+    return null;
   }
 }

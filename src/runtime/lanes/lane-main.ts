@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
-// The program of the thread of a further lane of a server: see `protocol.ts`.
+// The program of the thread of a further lane, of a server or a client: see `protocol.ts`.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, IpAddress } from "../../base/index.js";
-import { BellRinger } from "../../os/index.js";
+import { adoptStream, BellRinger } from "../../os/index.js";
 import { VolumeRights } from "../../rnbd/index.js";
 import { AccessRules, parseAccessRule, SessionRoster } from "../../rtrs/index.js";
+import { AttachLane } from "../attach-lane.js";
+import { Failure } from "../failure.js";
 import type { Log } from "../log.js";
 import {
   type Observer,
+  type SessionControlRequest,
   statisticsOf,
   type TraceControlRequest,
   type TraceSession,
@@ -17,9 +20,9 @@ import {
 import { RepeatedWarning } from "../repeated-warning.js";
 import { ServerLane } from "../server-lane.js";
 import { Stack } from "../stack.js";
-import { type OpenVolume, reopenVolumes } from "../volumes.js";
+import { reopenVolumes } from "../volumes.js";
 import { packError } from "./lane-error.js";
-import type { FromLane, LaneStart, ToLane } from "./protocol.js";
+import type { AttachLaneSettings, FromLane, LaneRole, LaneStart, ToLane } from "./protocol.js";
 
 assert(parentPort !== null, "a lane's program runs on a thread of its own");
 const port = parentPort;
@@ -75,75 +78,163 @@ class SentTraces {
   }
 }
 
+/** What the host's thread can ask of a lane, whatever it does. */
 interface RunningLane {
   readonly stack: Stack;
-  readonly lane: ServerLane;
-  readonly warnings: RepeatedWarning;
-  readonly ringer: BellRinger;
   readonly traces: SentTraces;
+  /** Ends the sessions. */
+  closeSessions(): Promise<void>;
+  /** Ends the rest. */
+  close(): Promise<void>;
+  /** Of a client's lane, else null. */
+  readonly attach: AttachLane | null;
 }
 
 async function startLane(start: LaneStart): Promise<RunningLane> {
-  const { place, server } = start;
-  const addresses = start.addresses.map((text) => IpAddress.parse(text));
+  const { place, role } = start;
+  const failure = new Failure();
+  const onFailure = (error: unknown) => say({ kind: "failed", error: packError(error) });
+  failure.promise.catch(onFailure);
   const stack = await Stack.open({
-    addresses,
+    addresses: start.addresses.map((text) => IpAddress.parse(text)),
     place,
     backend: "native",
     segmentation: start.segmentation,
-    regionCountMax: server.regionCountMax,
     log,
-    onFailure: (error) => say({ kind: "failed", error: packError(error) }),
+    onFailure,
+    ...(role.kind === "serve" ? { regionCountMax: role.server.regionCountMax } : {}),
   });
   const traces = new SentTraces(stack.observer as Observer);
   if (start.isTraced) traces.start(0, { request: "trace" });
-  let open: readonly OpenVolume[] = [];
   try {
-    open = await reopenVolumes(start.volumes, stack);
-    const ringer = new BellRinger();
-    const warnings = new RepeatedWarning(log);
-    const lane = new ServerLane(stack, open, {
-      ...server,
-      addresses,
-      rules: new AccessRules(server.rules.map(parseAccessRule)),
-      warnings,
-      roster: new SessionRoster({
-        shared: start.roster,
-        lane: place.lane.index,
-        wake: (other) => ringer.ring(place.boxes[other] as (typeof place.boxes)[number]),
-      }),
-      rights: start.volumes.map(({ rights }) => new VolumeRights(new Int32Array(rights))),
-    });
-    return { stack, lane, warnings, ringer, traces };
+    if (role.kind === "serve") return await serve(stack, traces, start, role);
+    return await attach(stack, traces, role.attach, failure);
   } catch (error) {
-    for (const { device } of open) device.close();
     await stack.close();
     throw error;
   }
 }
 
-async function close({ lane, warnings, ringer }: RunningLane): Promise<void> {
+async function serve(
+  stack: Stack,
+  traces: SentTraces,
+  { place }: LaneStart,
+  { server, volumes, roster }: Extract<LaneRole, { kind: "serve" }>,
+): Promise<RunningLane> {
+  const open = await reopenVolumes(volumes, stack);
+  try {
+    const ringer = new BellRinger();
+    const warnings = new RepeatedWarning(log);
+    const lane = new ServerLane(stack, open, {
+      ...server,
+      addresses: stack.addresses,
+      rules: new AccessRules(server.rules.map(parseAccessRule)),
+      warnings,
+      roster: new SessionRoster({
+        shared: roster,
+        lane: place.lane.index,
+        wake: (other) => ringer.ring(place.boxes[other] as (typeof place.boxes)[number]),
+      }),
+      rights: volumes.map(({ rights }) => new VolumeRights(new Int32Array(rights))),
+    });
+    return {
+      stack,
+      traces,
+      attach: null,
+      closeSessions: () => lane.closeSessions(),
+      close: async () => {
+        try {
+          await lane.close();
+        } finally {
+          warnings.flush();
+          ringer.close();
+        }
+      },
+    };
+  } catch (error) {
+    for (const { device } of open) device.close();
+    throw error;
+  }
+}
+
+async function attach(
+  stack: Stack,
+  traces: SentTraces,
+  settings: AttachLaneSettings,
+  failure: Failure,
+): Promise<RunningLane> {
+  const { target, morePaths, rest, tellsSession, tellsPath } = settings;
+  const { index } = stack.device.lane;
+  const tell = (text: string) => `lane ${index}: ${text}`;
+  const lane = await AttachLane.open(
+    stack,
+    null,
+    {
+      ...rest,
+      ...(rest.sessionName === undefined ? {} : { sessionName: `${rest.sessionName}-${index}` }),
+      target: { ...target, addresses: target.addresses.map((text) => IpAddress.parse(text)) },
+      morePaths: morePaths.map(({ source, destination }) => ({
+        source: source === null ? null : IpAddress.parse(source),
+        destination: IpAddress.parse(destination),
+      })),
+      log,
+      ...(tellsSession
+        ? { onSession: (isUp, text) => say({ kind: "sessionTold", isUp, text: tell(text) }) }
+        : {}),
+      ...(tellsPath
+        ? {
+            onPath: (isUp, path, text) => say({ kind: "pathTold", isUp, path, text: tell(text) }),
+          }
+        : {}),
+    },
+    failure,
+  );
+  lane.endpoint.onGone = () => say({ kind: "nbdGone" });
+  return {
+    stack,
+    traces,
+    attach: lane,
+    closeSessions: () => lane.finish(),
+    close: () => stack.close(),
+  };
+}
+
+async function close(running: RunningLane): Promise<void> {
   let error: unknown = null;
   try {
-    await lane.close();
+    await running.close();
   } catch (caught) {
     error = caught;
   }
-  warnings.flush();
-  ringer.close();
   say({ kind: "closed", error: error === null ? null : packError(error) });
   port.close();
 }
 
+function control(running: RunningLane, id: number, request: SessionControlRequest): void {
+  try {
+    assert(running.attach !== null, "a client's lane has a session");
+    say({ kind: "session", id, status: running.attach.control(request) });
+  } catch (error) {
+    say({ kind: "session", id, status: packError(error) });
+  }
+}
+
 async function answer(running: RunningLane, message: ToLane): Promise<void> {
-  const { stack, lane, traces } = running;
+  const { stack, traces } = running;
   switch (message.kind) {
     case "closeSessions":
-      await lane.closeSessions();
+      await running.closeSessions();
       say({ kind: "sessionsClosed" });
       break;
     case "close":
       await close(running);
+      break;
+    case "nbd":
+      running.attach?.endpoint.adopt(adoptStream(message.descriptor, message.peer, stack.poller));
+      stack.lane.wake();
+      break;
+    case "session":
+      control(running, message.id, message.request);
       break;
     case "trace":
       traces.start(message.id, message.request);
@@ -155,9 +246,8 @@ async function answer(running: RunningLane, message: ToLane): Promise<void> {
       traces.stop(message.id, message.isAborted);
       break;
     default: {
-      const { id } = message;
       const statistics = statisticsOf(stack.device, stack.link.counters, 0);
-      say({ kind: "statistics", id, statistics });
+      say({ kind: "statistics", id: message.id, statistics });
     }
   }
 }

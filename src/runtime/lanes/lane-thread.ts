@@ -3,16 +3,26 @@
 
 import { Worker } from "node:worker_threads";
 import type { Log } from "../log.js";
-import type { HostStatistics, TraceControlRequest, TraceSink } from "../observe/index.js";
+import type {
+  HostStatistics,
+  SessionControlRequest,
+  TraceControlRequest,
+  TraceSink,
+} from "../observe/index.js";
+import type { PathListener, SessionStatus } from "../session/index.js";
 import { unpackError } from "./lane-error.js";
 import type { FromLane, LaneStart, ToLane } from "./protocol.js";
 
 /** How long a lane that is told to end may take before its thread is ended. */
-const CLOSE_TIMEOUT_MS = 30_000;
+const CLOSE_TIMEOUT_MS = 60_000;
 /** The same for a question. */
 const ANSWER_TIMEOUT_MS = 2_000;
 
 export class LaneThread {
+  /** NBD connections that it has. */
+  nbdCount = 0;
+  onSession: ((up: boolean, text: string) => void) | null = null;
+  onPath: PathListener | null = null;
   /** The lane is up; rejects when it could not come up. */
   readonly ready: Promise<void>;
   private readonly worker: Worker;
@@ -84,6 +94,25 @@ export class LaneThread {
     return message?.kind === "statistics" ? message.statistics : null;
   }
 
+  handOn(descriptor: number, peer: string): void {
+    this.nbdCount++;
+    this.say({ kind: "nbd", descriptor, peer });
+  }
+
+  /**
+   * Changes a client lane's session, and tells how it is then; null when the lane does not answer.
+   * @throws FarpageError what the lane refuses with.
+   */
+  async control(request: SessionControlRequest): Promise<SessionStatus | null> {
+    const id = this.nextId++;
+    const answer = this.wait(`session ${id}`);
+    this.say({ kind: "session", id, request });
+    const message = await withTimeout(answer, ANSWER_TIMEOUT_MS);
+    if (message?.kind !== "session") return null;
+    if ("message" in message.status) throw unpackError(message.status);
+    return message.status;
+  }
+
   /** Begins a trace. @returns its number. */
   startTrace(request: TraceControlRequest, sink: TraceSink): number {
     const id = this.nextId++;
@@ -144,7 +173,17 @@ export class LaneThread {
         this.takeTrace(message.id, message.bytes);
         break;
       case "statistics":
-        this.settle(`statistics ${message.id}`, message);
+      case "session":
+        this.settle(`${message.kind} ${message.id}`, message);
+        break;
+      case "nbdGone":
+        this.nbdCount--;
+        break;
+      case "sessionTold":
+        this.onSession?.(message.isUp, message.text);
+        break;
+      case "pathTold":
+        this.onPath?.(message.isUp, message.path, message.text);
         break;
       default:
         this.settle(message.kind, message);

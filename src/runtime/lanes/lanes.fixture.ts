@@ -14,8 +14,10 @@ import {
   IpAddress,
   listInstances,
   parseVolume,
+  SESSION_STATUS,
   ServerHost,
   type ServerHostOptions,
+  type SessionStatus,
   STATISTICS,
 } from "../index.js";
 import { SILENT_LOG } from "../log.js";
@@ -23,6 +25,7 @@ import { loopback } from "../loopback.fixture.js";
 
 export const SERVER = IpAddress.parse(loopback(201));
 const REPLY = z.object({ statistics: STATISTICS });
+const SESSIONS = z.object({ sessions: z.array(SESSION_STATUS) });
 /** Sessions choose their lane by chance: with so many, one in 2,000 runs leaves a lane empty. */
 const CLIENT_COUNT_MAX = 12;
 
@@ -77,7 +80,7 @@ export async function attach(more: Partial<AttachHostOptions> = {}): Promise<Att
 }
 
 export async function statistics(): Promise<HostStatistics> {
-  const [instance] = await listInstances(folder);
+  const instance = (await listInstances(folder)).find(({ name }) => name === "serve");
   const client = await ControlClient.connect((instance as { path: string }).path);
   const { statistics } = REPLY.parse(await client.ask({ request: "stat" }));
   client.close();
@@ -91,6 +94,16 @@ export function connectionsOf({ queuePairs }: HostStatistics): [number, number] 
     if (peer !== null) counts[lane as 0 | 1]++;
   }
   return counts;
+}
+
+/** Sessions of a client, lane 0's first, as the control socket tells of them. */
+export async function sessions(): Promise<readonly SessionStatus[]> {
+  const instances = await listInstances(folder);
+  const instance = instances.find(({ name }) => name === "attach");
+  const client = await ControlClient.connect((instance as { path: string }).path);
+  const reply = SESSIONS.parse(await client.ask({ request: "session", policy: "round-robin" }));
+  client.close();
+  return reply.sessions;
 }
 
 /** Attaches until both lanes have a session. */

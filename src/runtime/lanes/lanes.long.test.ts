@@ -7,15 +7,18 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readPcapng } from "../../../test/support/pcapng-reader.js";
 import { foreignCallsUnavailable } from "../../os/index.js";
 import { listInstances, receiveTrace } from "../index.js";
+import { SILENT_LOG } from "../log.js";
 import {
   attach,
   attachToBoth,
   beginTest,
+  connectionsOf,
   endTest,
   folder,
   hosts,
   SERVER,
   serve,
+  sessions,
   statistics,
 } from "./lanes.fixture.js";
 
@@ -80,5 +83,33 @@ describe.skipIf(foreignCallsUnavailable() !== null)("a server of two lanes", () 
       await attach({ readOnly: false, sessionName: "again" });
       for (const host of hosts.splice(0).reverse()) await host.close();
     }
+  });
+});
+
+describe.skipIf(foreignCallsUnavailable() !== null)("a client", () => {
+  it("two lanes → a session on each lane of the server, all seen and changed", async () => {
+    await serve();
+    const attached = await attach({
+      ...{ lanes: 2, nbdConnectionCountMax: 3, sessionName: "reader" },
+      control: { name: "attach", folder },
+    });
+    expect(attached.laneCount).toBe(2);
+    const seen = await sessions();
+    const expected = [
+      { lane: 0, sessname: "reader", state: "CONNECTED", mpath_policy: "round-robin" },
+      { lane: 1, sessname: "reader-1", state: "CONNECTED", mpath_policy: "round-robin" },
+    ];
+    expect(seen).toEqual(expected.map((one) => expect.objectContaining(one)));
+    // A service connection and one for requests of each.
+    expect(connectionsOf(await statistics())).toEqual([2, 2]);
+  });
+
+  it("two lanes that would write → one, which the log says", async () => {
+    await serve();
+    const said: string[] = [];
+    const log = { ...SILENT_LOG, warn: (text: string) => said.push(text) };
+    const attached = await attach({ lanes: 2, readOnly: false, log });
+    expect(attached.laneCount).toBe(1);
+    expect(said).toEqual([expect.stringContaining("a volume has one writer")]);
   });
 });

@@ -3,7 +3,13 @@
 // alone, a few messages at start, end, and when somebody looks. Both sides are the same program, so
 // nothing is checked.
 
-import type { HostStatistics, TraceControlRequest } from "../observe/index.js";
+import type { AttachLaneOptions } from "../attach-lane.js";
+import type {
+  HostStatistics,
+  SessionControlRequest,
+  TraceControlRequest,
+} from "../observe/index.js";
+import type { SessionStatus } from "../session/index.js";
 import type { VolumeSpec } from "../uri.js";
 import type { LanePlace } from "./place.js";
 
@@ -29,17 +35,35 @@ export interface ServerLaneSettings {
   readonly regionCountMax: number;
 }
 
+/** What a lane of a client is made of: `AttachLaneOptions` as plain data. */
+export interface AttachLaneSettings {
+  readonly target: { readonly addresses: readonly string[]; port: number; volume: string };
+  readonly morePaths: readonly { readonly source: string | null; readonly destination: string }[];
+  readonly rest: Omit<AttachLaneOptions, "target" | "morePaths" | "log" | "onSession" | "onPath">;
+  /** Whether the host's thread wants to hear of the session and its paths. */
+  readonly tellsSession: boolean;
+  readonly tellsPath: boolean;
+}
+
+/** What a lane does. */
+export type LaneRole =
+  | {
+      readonly kind: "serve";
+      readonly server: ServerLaneSettings;
+      readonly volumes: readonly SharedVolume[];
+      /** Sessions of all lanes: see `SessionRoster`. */
+      readonly roster: SharedArrayBuffer;
+    }
+  | { readonly kind: "attach"; readonly attach: AttachLaneSettings };
+
 /** The data that a lane's thread starts with. */
 export interface LaneStart {
   readonly place: LanePlace;
   readonly addresses: readonly string[];
   readonly segmentation: boolean;
-  readonly server: ServerLaneSettings;
-  readonly volumes: readonly SharedVolume[];
+  readonly role: LaneRole;
   /** Trace 0 of the lane begins with its first packet. */
   readonly isTraced: boolean;
-  /** Sessions of all lanes: see `SessionRoster`. */
-  readonly roster: SharedArrayBuffer;
 }
 
 /** From the host's thread to a lane's. */
@@ -49,6 +73,9 @@ export type ToLane =
   /** Make everything durable, close everything; `closed` follows and is the last. */
   | { readonly kind: "close" }
   | { readonly kind: "statistics"; readonly id: number }
+  /** An NBD connection is the lane's from now on. */
+  | { readonly kind: "nbd"; readonly descriptor: number; readonly peer: string }
+  | { readonly kind: "session"; readonly id: number; readonly request: SessionControlRequest }
   | { readonly kind: "trace"; readonly id: number; readonly request: TraceControlRequest }
   /** The bytes of the last `traced` are written; further ones may come. */
   | { readonly kind: "traceTaken"; readonly id: number }
@@ -78,5 +105,15 @@ export type FromLane =
       readonly text: string;
     }
   | { readonly kind: "statistics"; readonly id: number; readonly statistics: HostStatistics }
+  | { readonly kind: "session"; readonly id: number; readonly status: SessionStatus | LaneError }
+  /** An NBD connection of the lane is gone. */
+  | { readonly kind: "nbdGone" }
+  | { readonly kind: "sessionTold"; readonly isUp: boolean; readonly text: string }
+  | {
+      readonly kind: "pathTold";
+      readonly isUp: boolean;
+      readonly path: string;
+      readonly text: string;
+    }
   /** Bytes of a trace; null: it has ended. */
   | { readonly kind: "traced"; readonly id: number; readonly bytes: Uint8Array | null };

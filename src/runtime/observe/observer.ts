@@ -55,8 +55,10 @@ const NO_TRACES: LaneTraces = { stop() {}, abort() {} };
 /** See the head of the file. */
 export class Observer {
   readonly traces: Traces;
-  /** Answers questions about the client session of an instance that has one. */
-  onSession: ((request: SessionControlRequest) => Readonly<Record<string, unknown>>) | null = null;
+  /** Answers questions about the client sessions of an instance that has some. */
+  onSession:
+    | ((request: SessionControlRequest) => Promise<Readonly<Record<string, unknown>>>)
+    | null = null;
   /** Set when the host has more lanes than this one, once they run. */
   lanes: OtherLanes | null = null;
   /** Where the further lanes of a host that is traced from the start write to; else null. */
@@ -129,7 +131,7 @@ export class Observer {
       case "trace":
         return this.startTrace(request);
       case "session":
-        if (this.onSession !== null) return { reply: { session: this.onSession(request) } };
+        if (this.onSession !== null) return this.onSession(request).then((reply) => ({ reply }));
         throw new FarpageError("EOPNOTSUPP", "this instance has no session with a server");
       default:
         throw new FarpageError("EINVAL", "there is nothing to stop");

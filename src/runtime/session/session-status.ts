@@ -56,6 +56,7 @@ const PATH = z.object({
 export type PathStatus = z.infer<typeof PATH>;
 
 export const SESSION_STATUS = z.object({
+  lane: z.number().default(0),
   sessname: z.string(),
   state: z.string(),
   mpath_policy: z.enum(RTRS_PATH_POLICIES),
@@ -74,6 +75,7 @@ export type SessionStatus = z.infer<typeof SESSION_STATUS>;
 export function sessionStatus(client: RtrsClient, own: readonly IpAddress[]): SessionStatus {
   const { inflight, completed, reissued, reconnects } = client.counters();
   return {
+    lane: 0,
     sessname: client.sessionName,
     state: client.state,
     mpath_policy: client.policy,
