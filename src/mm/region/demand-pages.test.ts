@@ -149,6 +149,16 @@ describe("on-demand pages", () => {
     expect(pages.fault(0, 1, false)).toBe(PAGE_FAULT.QUEUED);
   });
 
+  it("a frame got for a write may be written, whatever the page table says of the page", () => {
+    const { pages, space, settle } = demand();
+    space.isWritable = () => false;
+    pages.fault(0, 1, true);
+    pages.fault(1, 1, false);
+    settle();
+    expect(pages.locate(0, true)).toBe(true);
+    expect([pages.locate(1, false), pages.locate(1, true)]).toEqual([true, false]);
+  });
+
   it("a mapping that is just changing → tried later", () => {
     const { pages, queue, space } = demand();
     space.refusals = 1;

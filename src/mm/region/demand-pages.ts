@@ -217,7 +217,7 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
       if (frame === FAULT_RETRY) return SERVED.RETRY;
       if (frame === FAULT_SHORT) return SERVED.SHORT;
       if (frame < 0) return SERVED.FAILED;
-      if (!this.space.readRetry(this, sequence)) this.putIn(page, frame);
+      if (!this.space.readRetry(this, sequence)) this.putIn(page, frame, isWrite);
     }
     return this.locate(page, isWrite) ? SERVED.DONE : SERVED.RETRY;
   }
@@ -295,15 +295,17 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     const sequence = this.space.readBegin(this);
     if (sequence % 2 !== 0) return;
     const frame = this.space.presentFrame(this.firstVpn + page, false);
-    if (frame >= 0 && !this.space.readRetry(this, sequence)) this.putIn(page, frame);
+    if (frame >= 0 && !this.space.readRetry(this, sequence)) this.putIn(page, frame, false);
   }
 
-  private putIn(page: number, frame: Pfn): void {
+  /** @param isForWrite the frame was got for a write; else it may be writable all the same. */
+  private putIn(page: number, frame: Pfn, isForWrite: boolean): void {
     const { memory } = this;
     const leaf = this.makeLeaf(page);
     const slot = page % LEAF_PAGES;
     if (leaf.states[slot] === STATE.ABSENT) this.presentCount++;
-    const canWrite = this.isWrite && this.space.isWritable(this.firstVpn + page);
+    const isWritable = isForWrite || this.space.isWritable(this.firstVpn + page);
+    const canWrite = this.isWrite && isWritable;
     leaf.states[slot] = canWrite ? STATE.WRITABLE : STATE.READABLE;
     leaf.frames[slot] = frame;
     leaf.arrivals[slot] = this.queue.counters.served + 1;
