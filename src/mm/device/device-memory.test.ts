@@ -25,7 +25,7 @@ function firstByte(space: { read(address: number, target: Uint8Array): void }, a
   return found[0];
 }
 
-test("migration: pages go to the device with their contents, and the CPU's touch brings them back", () => {
+test("migration: pages go with their contents, and the CPU's touch brings them back", () => {
   const { host, space, address, page } = withPages(3);
   const result = host.gpu.migrateIn(space, address, 3 * PAGE);
   expect(result.moved).toBe(3);
@@ -73,7 +73,7 @@ test("migration: who keeps a page table of a page is told both ways", () => {
   expect(told).toEqual([address, address]);
 });
 
-test("a pin of a page in a device's memory: brings it back, nothing of a device is pinned so", () => {
+test("a pin of a page in a device's memory: brings it back", () => {
   const { host, space, address } = withPages(2);
   host.gpu.migrateIn(space, address, 2 * PAGE);
   const pin = host.pinner.pinForLongTermDma(space, address, 2 * PAGE, ACCESS.WRITE);
@@ -83,7 +83,7 @@ test("a pin of a page in a device's memory: brings it back, nothing of a device 
   checkAll(host);
 });
 
-test("fork: a page in a device's memory is shared, and written by one without the other's seeing it", () => {
+test("fork: a page in a device's memory is shared until one writes", () => {
   const { host, space, address } = withPages(1);
   host.gpu.migrateIn(space, address, PAGE);
   const child = space.fork();
@@ -94,7 +94,7 @@ test("fork: a page in a device's memory is shared, and written by one without th
   checkAll(host);
 });
 
-test("DMA fault: another device gets the page where it is when the path allows; the CPU never sees it", () => {
+test("DMA fault: the path allows → the page is had where it is, the CPU never sees it", () => {
   const { host, space, address, page } = withPages(1);
   host.gpu.migrateIn(space, address, PAGE);
   const pfn = host.devices.dmaFault(space, page, true, NEAR);
@@ -109,7 +109,7 @@ test("DMA fault: another device gets the page where it is when the path allows; 
   expect(host.devices.presentFrame(space, page, true, NEAR)).toBe(space.lookup(page));
 });
 
-test("DMA fault: where the path forbids, the page comes to system memory; counted, with the reason", () => {
+test("DMA fault: the path forbids → the page comes to system memory, counted, with why", () => {
   const { host, space, address, page } = withPages(2);
   host.gpu.migrateIn(space, address, 2 * PAGE);
   expect(host.devices.presentFrame(space, page, false, FAR)).toBe(DMA_FAULT.RETRY);
@@ -278,7 +278,7 @@ test("a BAR that is taken back: nobody has it mapped or pinned for long afterwar
   checkAll(host);
 });
 
-test("a region of a BAR's memory: is stopped when it is taken back, others have no such end", () => {
+test("a region of a BAR's memory: is stopped when it is taken back, others aren't", () => {
   const host = deviceHost();
   const space = host.manager.createSpace();
   const file = host.bar.allocate(PAGE);

@@ -385,7 +385,7 @@ export class PinModel {
     return area.kind !== "anonymous" && page >= this.fileCells.length;
   }
 
-  /** @returns whether it could be done; what may be against it is that memory runs out, and so on. */
+  /** @returns whether it could be done: memory may run out, a page be behind the file's end. */
   private tries(what: string, action: () => void): boolean {
     try {
       action();

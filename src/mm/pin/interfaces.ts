@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What callers of pins hand in: leases of files, devices and their paths, rights to other processes.
+// What callers hand in: leases of files, devices and their paths, rights to other processes.
 
 import type { Pfn } from "../frames/index.js";
 import type { Access, AddressSpace, MappedFile } from "../space/index.js";

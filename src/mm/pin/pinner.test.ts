@@ -25,7 +25,7 @@ test("a pin: holds each page once, and gives all back at its release", () => {
   checkAll(host);
 });
 
-test("a pin that fails in its middle: nothing stays held, and the error says where and what to do", () => {
+test("a pin that fails in its middle: nothing stays held, the error says where", () => {
   const host = smallHost();
   const space = host.manager.createSpace();
   const address = space.map({ address: 2 ** 30, length: 3 * PAGE, prot: RW, fixed: "no-replace" });
@@ -133,7 +133,7 @@ test("a long-term pin: stays where it is under a policy without that rule", () =
   pin.release(false);
 });
 
-test("a long-term pin: a page that a transfer has pinned can't leave, and that is the cause", () => {
+test("a long-term pin: a page that a transfer has pinned can't leave", () => {
   const host = smallHost();
   const space = host.manager.createSpace();
   const address = space.map({ length: 2 * PAGE, prot: RW });
@@ -176,7 +176,7 @@ test("a long-term pin of a whole 2 MiB block: one piece of memory", () => {
   checkAll(host);
 });
 
-test("fork: a pinned page is copied for the child at once, and the parent's stays under the pin", () => {
+test("fork: a pinned page is copied for the child, and the parent's stays under the pin", () => {
   const host = smallHost();
   const space = host.manager.createSpace();
   const address = space.map({ length: 2 * PAGE, prot: RW });
@@ -222,7 +222,7 @@ test("exit: what is pinned lives, and is charged, until it is unpinned", () => {
   checkAll(host);
 });
 
-test("files: shared pages are pinned for long with a lease alone; private ones become the process's", () => {
+test("files: shared pages need a lease to be pinned for long; private ones become own", () => {
   const host = smallHost();
   const space = host.manager.createSpace();
   const file = host.manager.openFile({ name: "/pool", size: 4 * PAGE, store: new HeapFileStore() });
@@ -380,7 +380,7 @@ test("release: only as it was taken, once, and dirty only what could be written"
   expect(() => long.release()).toThrow("once");
 });
 
-test("options without types: those that mean nothing for the purpose, or conflict, are refused", () => {
+test("options without types: those of other purposes, and conflicts, are refused", () => {
   const host = smallHost();
   const space = host.manager.createSpace();
   const address = space.map({ length: PAGE, prot: RW });
@@ -399,7 +399,7 @@ test("options without types: those that mean nothing for the purpose, or conflic
   checkAll(host);
 });
 
-test("what only the memory manager may ask for: conflicts assert, and the door doesn't show it", () => {
+test("what the walk may be told: conflicts assert, and the door doesn't show it", () => {
   const conflicts = [
     INTENT.LONG_TERM,
     INTENT.PEER,

@@ -205,7 +205,7 @@ export class Pinner {
     return sumByProcess(this.holds, (space) => this.chargedBytes(space));
   }
 
-  /** References that are held here, by first frame of the block: for `checkInvariants` of others. */
+  /** References held here, by first frame of the block: for `checkInvariants` of others. */
   checkInvariants(): Map<Pfn, number> {
     assert(this.pagesTaken >= this.pagesReleased, "what is released was taken");
     return checkPins(this.memory, this.holds, this.accounts, this.pagesTaken - this.pagesReleased);
