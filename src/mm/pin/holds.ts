@@ -134,7 +134,9 @@ export class LongTermPin<A extends Access = Access> extends Hold {
   revoke(): void {
     assert(this.onRevoke !== null, "a device's memory is pinned by who can give it back");
     this.onRevoke(this as unknown as LongTermPin);
-    if (!this.isReleased) this.finish("long-term-dma", this.access === ACCESS.WRITE);
+    if (this.isReleased) return;
+    this.finish("long-term-dma", this.access === ACCESS.WRITE);
+    this.lease?.unpinned(this as unknown as LongTermPin);
   }
 }
 
