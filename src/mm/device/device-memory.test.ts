@@ -258,8 +258,16 @@ test("a BAR that is taken back: nobody has it mapped or pinned for long afterwar
   const device = { device: file, offset: 0 };
   const address = space.map({ length: 2 * PAGE, prot: RW, shared: true, device });
   let revoked = 0;
+  const leased: string[] = [];
+  const lease = {
+    name: "lease",
+    covers: () => true,
+    pinned: () => leased.push("pinned"),
+    unpinned: () => leased.push("unpinned"),
+  };
   const pin = host.pinner.pinForLongTermDma(space, address, 2 * PAGE, ACCESS.WRITE, {
     device: NEAR,
+    lease,
     onRevoke: () => revoked++,
   });
   const transfer = host.pinner.pinForShortDma(space, address, PAGE, ACCESS.READ, { device: NEAR });
@@ -269,6 +277,7 @@ test("a BAR that is taken back: nobody has it mapped or pinned for long afterwar
   const free = host.bar.zone.freeFrames;
   file.revoke();
   expect(revoked).toBe(1);
+  expect(leased).toEqual(["pinned", "unpinned"]);
   expect(pin.isReleased).toBe(true);
   expect(host.pinner.chargedBytes(space)).toBe(0);
   expect(space.fault(address / PAGE, ACCESS.READ)).toBe(FAULT.PAST_END);
