@@ -263,15 +263,23 @@ export class SlabCache implements FrameOwner, Reclaimer {
     return true;
   }
 
+  /** Frame by frame: neighbours may lie in different sections. */
   private copy(from: ObjectAddress, to: ObjectAddress): void {
-    const source = Math.floor(from / FRAME_BYTES);
-    const target = Math.floor(to / FRAME_BYTES);
     const { memory } = this;
-    if (memory.zoneOf(source).sections.length === 0) return;
-    if (memory.zoneOf(target).sections.length === 0) return;
-    const start = memory.offsetOf(source) + (from % FRAME_BYTES);
-    const bytes = memory.bytesOf(source).subarray(start, start + this.objectBytes);
-    memory.bytesOf(target).set(bytes, memory.offsetOf(target) + (to % FRAME_BYTES));
+    if (memory.zoneOf(Math.floor(from / FRAME_BYTES)).sections.length === 0) return;
+    if (memory.zoneOf(Math.floor(to / FRAME_BYTES)).sections.length === 0) return;
+    for (let done = 0; done < this.objectBytes; ) {
+      const source = Math.floor((from + done) / FRAME_BYTES);
+      const target = Math.floor((to + done) / FRAME_BYTES);
+      const inSource = (from + done) % FRAME_BYTES;
+      const inTarget = (to + done) % FRAME_BYTES;
+      const rest = FRAME_BYTES - Math.max(inSource, inTarget);
+      const length = Math.min(this.objectBytes - done, rest);
+      const start = memory.offsetOf(source) + inSource;
+      const bytes = memory.bytesOf(source).subarray(start, start + length);
+      memory.bytesOf(target).set(bytes, memory.offsetOf(target) + inTarget);
+      done += length;
+    }
   }
 
   /** Empties the slabs with the fewest objects into those with the most. @returns frames freed. */

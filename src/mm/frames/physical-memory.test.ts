@@ -111,6 +111,22 @@ describe("PhysicalMemory", () => {
     memory.checkInvariants();
   });
 
+  it("moved over the end of a section → every frame's bytes come along", () => {
+    const memory = new PhysicalMemory();
+    const heap = new HeapMemorySource();
+    const sections = [heap.allocate(3 * FRAME_BYTES), heap.allocate(MIB - 3 * FRAME_BYTES)];
+    memory.addZone({ kind: ZONE.NORMAL, name: "test", bytes: MIB, sections });
+    const pfn = memory.allocate(2, MIGRATE.MOVABLE);
+    memory.setOwner(pfn, memory.registerOwner(new Holder()), 0);
+    const view = (frame: Pfn) => memory.viewOf(frame);
+    for (let i = 0; i < 4; i++) view(pfn + i).setUint32(memory.offsetOf(pfn + i) + 4092, i + 1);
+    const to = memory.allocate(2, MIGRATE.MOVABLE);
+    expect(memory.bytesOf(pfn)).not.toBe(memory.bytesOf(pfn + 3));
+    expect(memory.move(pfn, to)).toBe(MOVE_RESULT.DONE);
+    const found = [0, 1, 2, 3].map((i) => view(to + i).getUint32(memory.offsetOf(to + i) + 4092));
+    expect(found).toEqual([1, 2, 3, 4]);
+  });
+
   it("a reference not accounted for, no owner, an owner who won't → not moved", () => {
     const memory = memoryOf(MIB);
     const holder = new Holder();

@@ -234,6 +234,11 @@ export class PhysicalMemory extends FrameSpace {
     const source = this.zoneOf(from);
     const target = this.zoneOf(to);
     if (source.sections.length === 0 || target.sections.length === 0) return;
+    if (frameCount > 1 && source.sections.length + target.sections.length > 2) {
+      // A block may begin in one section and end in another.
+      for (let i = 0; i < frameCount; i++) this.copyBlock(from + i, to + i, 1);
+      return;
+    }
     const sourceBytes = source.sectionOf(from).bytes;
     const targetBytes = target.sectionOf(to).bytes;
     const offset = source.offsetOf(from);
