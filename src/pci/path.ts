@@ -158,11 +158,12 @@ function functionAt(topology: Topology, address: Address): PciFunction {
 
 /** Every map type that fits what is known. */
 export function possibleTypes(
-  walk: Pick<Walk, "common" | "redirecting" | "maybe" | "egressPort">,
+  walk: Pick<Walk, "common" | "redirecting" | "maybe" | "mayBeBlocked">,
   hostBridge: HostBridgeVerdict,
 ): readonly MapType[] {
-  const isRedirecting: Tri =
-    walk.redirecting.length > 0 ? true : walk.maybe.length > 0 ? UNKNOWN : false;
+  // Where the ways aren't known to their ends, ports that nobody shows may redirect.
+  const isOpen = walk.maybe.length > 0 || walk.common === UNKNOWN;
+  const isRedirecting: Tri = walk.redirecting.length > 0 ? true : isOpen ? UNKNOWN : false;
   const hasCommon: Tri = walk.common === UNKNOWN ? UNKNOWN : walk.common !== null;
   // What the host bridge would do in each case in which it is asked.
   const answers: Tri[] = [];
@@ -170,7 +171,7 @@ export function possibleTypes(
   if (hasCommon !== false && isRedirecting !== false) {
     answers.push(hostBridge.refusesRedirected ? false : hostBridge.isAllowed);
     // An egress vector may as well block (PCIe §6.12.3).
-    if (walk.egressPort !== null) answers.push(false);
+    if (walk.mayBeBlocked) answers.push(false);
   }
   const possible: MapType[] = [];
   if (hasCommon !== false && isRedirecting !== true) possible.push("BUS_ADDR");

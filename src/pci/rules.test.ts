@@ -318,6 +318,16 @@ describe("next: ACS is judged where the ways part", () => {
     expect(askSwitched(switched({ "02:01.0": control }), "next").mapType).toBe("BUS_ADDR");
   });
 
+  it("a port of which nothing is known may have egress control on, whose vector may block", () => {
+    const dump = switched({ "02:00.0": ON }).replace(
+      / *\tCapabilities: \[100 v1\] Access Control Services\n\t\tACSCtl.*\n/,
+      "\tCapabilities: <access denied>\n",
+    );
+    const all = ["BUS_ADDR", "THRU_HOST_BRIDGE", "NOT_SUPPORTED"];
+    expect(askSwitched(dump, "next").possible).toEqual(all);
+    expect(askSwitched(dump, "7.2").possible).toEqual(all.slice(0, 2));
+  });
+
   it("functions of one card: the port above both doesn't count", () => {
     const card = (number: number) =>
       `01:00.${number} 0200: 15b3:1017\n\tStatus: Cap+\n` +

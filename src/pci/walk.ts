@@ -26,8 +26,8 @@ export interface Walk {
   readonly distance: Fact<number>;
   readonly redirecting: readonly Address[];
   readonly maybe: readonly Address[];
-  /** A port whose egress vector decides, which may block the pair altogether; null: none. */
-  readonly egressPort: Address | null;
+  /** A port may have an egress vector that decides, which may block the pair altogether. */
+  readonly mayBeBlocked: boolean;
   /** Hops whose ACS word was assumed. */
   readonly assumed: readonly Address[];
 }
@@ -70,7 +70,7 @@ export function walkBetween(
   const deciding = common === null ? [] : [...up, ...down];
   const isSure = (one: Hop) =>
     met !== null || (!rules.isJudgedAtParting && isOnAnyWay(one, providerUp, clientUp));
-  const open = deciding.filter((one) => one.isRedirecting === UNKNOWN);
+  const isOpen = ({ side, isRedirecting: fact }: Hop) => side === "client" && fact === UNKNOWN;
   return {
     providerUp,
     clientUp,
@@ -81,7 +81,8 @@ export function walkBetween(
     maybe: deciding
       .filter((one) => one.isRedirecting === UNKNOWN || (one.isRedirecting && !isSure(one)))
       .map(addressOf),
-    egressPort: open.find(({ acsControl }) => acsControl !== UNKNOWN)?.address ?? null,
+    mayBeBlocked:
+      rules.isJudgedAtParting && (common === UNKNOWN || deciding.some((one) => isOpen(one))),
     assumed,
   };
 }

@@ -328,6 +328,34 @@ describe("facts that a dump lost", () => {
     });
   });
 
+  it.each(["5.2", "next"])("by the rules of %s too: what is lost only opens more", (kernel) => {
+    let open = 0;
+    holds(
+      (seed) => {
+        const machine = randomMachine(new SeededRandom(seed));
+        const whole = readTopology([source("words", printWords(machine, FULL)), cpu(machine)]);
+        for (const [name, lose] of Object.entries(LOSSES)) {
+          const topology = name === "whole blocks lost" ? null : readOrNull(lose(machine, seed));
+          if (topology === null) continue;
+          for (const [client, provider] of pairsOf(machine, seed)) {
+            const pair = [client.address, provider.address] as const;
+            if (!pair.every((address) => topology.functions.has(address))) continue;
+            const all = p2pPath(whole, ...pair, { kernel });
+            const part = p2pPath(topology, ...pair, { kernel });
+            expect([name, ...pair, ...part.possible]).toEqual(
+              expect.arrayContaining([name, ...pair, ...all.possible]),
+            );
+            if (part.possible.length === all.possible.length) continue;
+            open++;
+            expect(part.missing.filter(({ isDeciding }) => isDeciding)).not.toEqual([]);
+          }
+        }
+      },
+      Math.ceil(RUNS / 6),
+    );
+    expect(open).toBeGreaterThan(0);
+  });
+
   it("what is hidden doesn't show: two machines with one dump have one verdict", () => {
     holds((seed) => {
       const machine = randomMachine(new SeededRandom(seed));
