@@ -51,8 +51,8 @@ function waysUp(judged: Judgement, isOpen: boolean, missing: MissingFact[]): voi
 function acsWords(judged: Judgement, isOpen: boolean, missing: MissingFact[]): void {
   const { walk, topology } = judged;
   if (walk.common === null) return;
-  // One port that redirects settles it.
-  const isDeciding = isOpen && walk.redirecting.length === 0;
+  // One port that redirects settles it, unless another may block.
+  const isDeciding = isOpen && (walk.redirecting.length === 0 || walk.mayBeBlocked);
   for (const address of walk.maybe) {
     const one = topology.functions.get(address);
     const hop = walk.hops.find((each) => each.address === address);
