@@ -127,7 +127,9 @@ export class AddressSpace {
     this.assertChangeable();
     const startPage = pageOf(address);
     const oldPages = pagesOf(address, oldLength);
-    return remapArea(this, startPage, oldPages, pagesOf(address, newLength), mayMove) * PAGE_BYTES;
+    // It need not fit where it is.
+    const newPages = pagesOf(0, newLength);
+    return remapArea(this, startPage, oldPages, newPages, mayMove) * PAGE_BYTES;
   }
 
   /**
