@@ -200,7 +200,7 @@ common(program.command("perf"))
   );
 
 addToolCommands({ program, common, collect, run });
-addMemCommands({ program, run });
+addMemCommands({ program, collect, run });
 addP2pCommands({ program, collect, run });
 program
   .command("trace")

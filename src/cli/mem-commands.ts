@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT
 // How `farpage mem` is called.
 
+import { Option } from "commander";
 import { runMem } from "./mem.js";
+import { runMemLab } from "./mem-lab.js";
 import type { CommandParts } from "./tool-commands.js";
 
-export function addMemCommands({ program, run }: Pick<CommandParts, "program" | "run">): void {
-  program
+export function addMemCommands({
+  program,
+  collect,
+  run,
+}: Pick<CommandParts, "program" | "collect" | "run">): void {
+  const mem = program
     .command("mem")
     .description("how memory lies: free blocks, fragmentation, huge pages, and what to do about it")
     .option("--from <dir>", "a saved copy of /proc and /sys instead of this machine")
@@ -16,4 +22,25 @@ export function addMemCommands({ program, run }: Pick<CommandParts, "program" | 
     .option("--json", "one JSON object on standard output", false)
     .option("--verbose", "tell every odd place in what was read", false)
     .action((options) => run(options.json, (reporter) => runMem(options, reporter)));
+  mem
+    .command("lab")
+    .description("a seeded week of a server's life under each policy of allocation, compared")
+    .option("--seed <n>", "the same seed gives the same week", "1")
+    .option("--hours <n>", "how long it is", "168")
+    .option("--memory <size>", "of the server; no bytes of it are needed here", "4G")
+    .option("--policy <name>", "this policy alone; may be repeated", collect)
+    .addOption(
+      new Option("--table <which>", "the end of each week, or its hours too")
+        .choices(["summary", "hours"])
+        .default("summary"),
+    )
+    .option("--svg <file>", "draw it, hour by hour")
+    .option("--csv <file>", "every hour of every policy, for a spreadsheet")
+    .option("--quiet", "no progress", false)
+    .option("--json", "one JSON object on standard output", false)
+    .action((_options, command) => {
+      // `mem` has a --json of its own, and whichever is written first gets it.
+      const options = command.optsWithGlobals();
+      return run(options.json, (reporter) => runMemLab(options, reporter));
+    });
 }

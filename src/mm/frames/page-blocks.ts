@@ -12,6 +12,8 @@ import { BLOCK_TYPE } from "./constants.js";
 export class PageBlocks {
   /** log2 of the records of a page block. */
   readonly shift: number;
+  /** 2^shift: a power costs more than all else that is done with it. */
+  readonly size: number;
   readonly count: number;
   readonly types: Uint8Array;
   /** Records in free blocks. */
@@ -21,6 +23,7 @@ export class PageBlocks {
 
   constructor(recordCount: number, shift: number) {
     this.shift = shift;
+    this.size = 2 ** shift;
     this.count = Math.max(1, Math.ceil(recordCount / 2 ** shift));
     this.types = new Uint8Array(this.count).fill(BLOCK_TYPE.MOVABLE);
     this.free = new Uint32Array(this.count);
@@ -37,24 +40,24 @@ export class PageBlocks {
 
   /** Adds `delta` records to the free count of the blocks that a range of `count` lies in. */
   addFree(record: number, count: number, sign: 1 | -1): void {
-    addTo(this.free, this.shift, record, count, sign);
+    addTo(this.free, this, record, count, sign);
   }
 
   addStuck(record: number, count: number, sign: 1 | -1): void {
-    addTo(this.stuck, this.shift, record, count, sign);
+    addTo(this.stuck, this, record, count, sign);
   }
 }
 
 /** A range is inside one page block or made of whole ones, save at the end of the zone. */
 function addTo(
   counts: Uint32Array,
-  shift: number,
+  blocks: PageBlocks,
   record: number,
   count: number,
   sign: 1 | -1,
 ): void {
-  const size = 2 ** shift;
-  let block = record >>> shift;
+  const { size } = blocks;
+  let block = record >>> blocks.shift;
   if (count <= size) {
     counts[block] = (counts[block] as number) + sign * count;
     return;
