@@ -14,6 +14,8 @@ export function addMemCommands({
   const mem = program
     .command("mem")
     .description("how memory lies: free blocks, fragmentation, huge pages, and what to do about it")
+    .argument("[instance]", "a running instance: its memory instead of the machine's")
+    .option("--data <dir>", "the instance whose state is in this folder")
     .option("--from <dir>", "a saved copy of /proc and /sys instead of this machine")
     .option(
       "--need <size>",
@@ -21,7 +23,9 @@ export function addMemCommands({
     )
     .option("--json", "one JSON object on standard output", false)
     .option("--verbose", "tell every odd place in what was read", false)
-    .action((options) => run(options.json, (reporter) => runMem(options, reporter)));
+    .action((target, options) =>
+      run(options.json, (reporter) => runMem(target, options, reporter)),
+    );
   mem
     .command("lab")
     .description("a seeded week of a server's life under each policy of allocation, compared")

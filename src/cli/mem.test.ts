@@ -49,7 +49,7 @@ afterEach(() => {
 describe("mem", () => {
   it("tells of a copy what a machine has free, by order and type, and what to do", async () => {
     const listener = new Listener();
-    await runMem(options(), listener);
+    await runMem(undefined, options(), listener);
     const [{ event, fields, text } = { event: "", fields: {}, text: "" }] = listener.events;
     expect(event).toBe("machine-memory");
     expect(fields).toMatchObject({ schema: "farpage-mem-1", source: COPY, pageBytes: 4096 });
@@ -66,7 +66,7 @@ describe("mem", () => {
     [2 ** 40, "short"],
   ] as const)("--need %d: %s, by the exit status too", async (need, status) => {
     const listener = new Listener();
-    await runMem(options({ need: String(need) }), listener);
+    await runMem(undefined, options({ need: String(need) }), listener);
     expect(listener.events[0]?.fields).toMatchObject({ status, need });
     expect(process.exitCode).toBe(NEED_STATUS[status]);
   });
@@ -74,11 +74,11 @@ describe("mem", () => {
   it("a folder that is no copy: the error, and with --need the status of errors", async () => {
     const from = mkdtempSync(join(tmpdir(), "farpage-mem-"));
     try {
-      await expect(runMem(options({ from }), new Listener())).rejects.toMatchObject({
+      await expect(runMem(undefined, options({ from }), new Listener())).rejects.toMatchObject({
         code: "ENODATA",
       });
       const listener = new Listener();
-      await runMem(options({ from, need: "1G" }), listener);
+      await runMem(undefined, options({ from, need: "1G" }), listener);
       expect(listener.error).toBeInstanceOf(FarpageError);
       expect(process.exitCode).toBe(NEED_STATUS.error);
     } finally {

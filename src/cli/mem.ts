@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: MIT
 // `farpage mem`: how the memory of this machine lies, or of a saved copy.
 
+import { z } from "zod";
 import {
+  arenaText,
   bytesText,
   type MachineMemory,
   machineJson,
   machineText,
   orderViews,
+  shareText,
   sumCounts,
 } from "../mm/index.js";
-import { readMachineMemory } from "../runtime/index.js";
+import {
+  ControlClient,
+  FarpageError,
+  MEMORY_STATISTICS,
+  type MemoryStatistics,
+  readMachineMemory,
+} from "../runtime/index.js";
+import { findInstance } from "./instances.js";
 import { MEM_OPTIONS, type MemOptions } from "./mem-options.js";
 import { checkOptions } from "./options.js";
 import type { Reporter } from "./reporter.js";
@@ -19,8 +29,17 @@ export const MEM_SCHEMA = "farpage-mem-1";
 /** Exit statuses with `--need`. */
 export const NEED_STATUS = { enough: 0, short: 1, error: 2, unknown: 3 } as const;
 
-export async function runMem(raw: unknown, reporter: Reporter): Promise<void> {
+/** @param target the instance whose memory is meant; undefined: the machine's. */
+export async function runMem(
+  target: string | undefined,
+  raw: unknown,
+  reporter: Reporter,
+): Promise<void> {
   const options = checkOptions(MEM_OPTIONS, raw);
+  if (target !== undefined || options.data !== undefined) {
+    await runArena(target, options.data, reporter);
+    return;
+  }
   if (options.need !== undefined) {
     runNeed(options, options.need, reporter);
     return;
@@ -29,6 +48,43 @@ export async function runMem(raw: unknown, reporter: Reporter): Promise<void> {
   const name = options.from ?? "this machine";
   const fields = { schema: MEM_SCHEMA, source: name, ...machineJson(machine) };
   reporter.event("machine-memory", fields, machineText(machine, name).join("\n"));
+}
+
+const REPLY = z.object({ memory: MEMORY_STATISTICS });
+
+async function runArena(
+  target: string | undefined,
+  data: string | undefined,
+  reporter: Reporter,
+): Promise<void> {
+  const instance = await findInstance(target, data);
+  const client = await ControlClient.connect(instance.path);
+  try {
+    const reply = REPLY.safeParse(await client.ask({ request: "memory" }));
+    if (!reply.success) throw new FarpageError("EPROTO", "the instance's answer is no memory");
+    const { memory } = reply.data;
+    const { pid, name } = instance;
+    const text = [
+      `memory of ${name} (process ${pid}) on ${instance.addresses.join(", ")}`,
+      ...systemText(memory),
+      ...arenaText(memory),
+    ].join("\n");
+    reporter.event("arena", { schema: MEM_SCHEMA, pid, name, ...memory }, text);
+  } finally {
+    client.close();
+  }
+}
+
+/** What the system gave for the arena: huge pages or not. */
+function systemText({ system }: MemoryStatistics): string[] {
+  if (system === null) return ["  the system doesn't tell what pages it gave"];
+  const { mappedBytes, residentBytes, transparentHugeBytes, hugetlbBytes } = system;
+  const huge = transparentHugeBytes + hugetlbBytes;
+  const share = residentBytes === 0 ? "" : ` (${shareText(huge / residentBytes)})`;
+  return [
+    `  ${bytesText(mappedBytes)} mapped, ${bytesText(residentBytes)} of it touched, ` +
+      `${bytesText(huge)}${share} in huge pages`,
+  ];
 }
 
 /** For scripts: could so much be had in huge pages as memory lies now? Sets the exit status. */

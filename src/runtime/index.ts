@@ -43,6 +43,8 @@ export {
   helloOf,
   type Instance,
   listInstances,
+  MEMORY_STATISTICS,
+  type MemoryStatistics,
   type ObserveOptions,
   receiveTrace,
   type SessionControlRequest,

@@ -23,7 +23,7 @@ import { Context } from "../verbs/index.js";
 import { Lane } from "./lane.js";
 import type { LanePlace } from "./lanes/place.js";
 import type { Log } from "./log.js";
-import { type ObserveOptions, Observer, TracedLink } from "./observe/index.js";
+import { memoryStatisticsOf, type ObserveOptions, Observer, TracedLink } from "./observe/index.js";
 
 export interface StackOptions extends ObserveOptions {
   /** Local addresses, at least one. */
@@ -109,6 +109,7 @@ export class Stack {
       memory = openMemorySource({ backend: link.backend });
       const stack = new Stack(options, poller, new TracedLink(link), memory);
       stack.observer = await Observer.open(stack.link, stack.device, options, options.log);
+      stack.observer.onMemory = () => memoryStatisticsOf(stack.memory);
       stack.lane.start();
       return stack;
     } catch (error) {

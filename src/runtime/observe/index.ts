@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 export { ControlClient, helloOf, type Instance, listInstances } from "./control-client.js";
 export {
+  MEMORY_STATISTICS,
+  type MemoryStatistics,
+  memoryStatisticsOf,
+} from "./memory-statistics.js";
+export {
   type LaneTraces,
   type ObserveOptions,
   Observer,

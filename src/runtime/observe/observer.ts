@@ -59,6 +59,8 @@ export class Observer {
   onSession:
     | ((request: SessionControlRequest) => Promise<Readonly<Record<string, unknown>>>)
     | null = null;
+  /** Tells how the host's memory lies; set by who has it. */
+  onMemory: (() => Readonly<Record<string, unknown>>) | null = null;
   /** Set when the host has more lanes than this one, once they run. */
   lanes: OtherLanes | null = null;
   /** Where the further lanes of a host that is traced from the start write to; else null. */
@@ -128,6 +130,9 @@ export class Observer {
         return { reply: this.hello() };
       case "stat":
         return this.statistics();
+      case "memory":
+        if (this.onMemory !== null) return { reply: { memory: this.onMemory() } };
+        throw new FarpageError("EOPNOTSUPP", "this instance has no memory of its own");
       case "trace":
         return this.startTrace(request);
       case "session":

@@ -18,6 +18,7 @@ const count = (max: number) => z.number().int().min(1).max(max);
 export const REQUESTS = {
   hello: z.strictObject({ request: z.literal("hello") }),
   stat: z.strictObject({ request: z.literal("stat") }),
+  memory: z.strictObject({ request: z.literal("memory") }),
   trace: z.strictObject({
     request: z.literal("trace"),
     /** Addresses of peers; QPNs, of either side. */
@@ -42,6 +43,7 @@ export const REQUESTS = {
 export const REQUEST = z.discriminatedUnion("request", [
   REQUESTS.hello,
   REQUESTS.stat,
+  REQUESTS.memory,
   REQUESTS.trace,
   REQUESTS.stop,
   REQUESTS.session,
