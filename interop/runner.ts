@@ -50,6 +50,8 @@ export class Runner {
   private isStopped = false;
   /** A case could not undo what it did to the guest: no other case gets it. */
   private isSpoiled = false;
+  /** Of the current case. */
+  private farpages: Farpage[] = [];
   /** When the current case began: its guest's boot is not its own time. */
   private startMs = 0;
 
@@ -120,7 +122,12 @@ export class Runner {
         return ["skipped", error.message];
       }
       const console = `guest's console:\n${guest.console(15)}`;
-      const text = `${messageOf(error)}\n${console}`;
+      const message = messageOf(error);
+      // What our side said may be why the kernel's failed.
+      const ours = this.farpages
+        .map((farpage) => farpage.evidence())
+        .filter((evidence) => !message.includes(evidence));
+      const text = [message, ...ours, console].join("\n");
       // What it left behind in the kernel is unknown: the next case gets another guest.
       if (!this.options.keep) await this.dropGuest();
       if (error instanceof PassingFault) return ["passing", text];
@@ -129,6 +136,7 @@ export class Runner {
   }
 
   private async attempt(job: Job, guest: Guest): Promise<string | undefined> {
+    this.farpages = [];
     const undo: (() => Promise<void>)[] = [];
     const folder = join(this.options.folder, `${job.subject.id}-${job.ip}`);
     mkdirSync(folder, { recursive: true });
@@ -177,6 +185,7 @@ export class Runner {
       there: (link = 0) => guest.address(ip, link),
       farpage: (...args) => {
         const farpage = new Farpage(network, args);
+        this.farpages.push(farpage);
         undo.push(() => farpage.process.stop(3000).then(() => {}));
         return farpage;
       },

@@ -135,6 +135,22 @@ describe("session", () => {
     expect(pair.server.memoryBytesMax).toBe(16 * 4 * 8 * (16_384 + 8192));
   });
 
+  it("a client that pauses for three seconds → its path stays, and it gets its answer", () => {
+    const pair = new Pair();
+    pair.connect();
+    pair.serverNotes.holds = true;
+    const read = pair.read(1);
+    pair.pipe.run(100 * MS);
+    pair.pipe.loses = (_, from) => from === pair.serverHost;
+    pair.serverNotes.answerAll();
+    pair.pipe.run(3 * SECOND);
+    pair.pipe.loses = null;
+    pair.untilIdle();
+    expect(read.errno).toBe(0);
+    expect(pair.serverNotes.events).toEqual(["up blue"]);
+    expect(pair.clientNotes.events).toEqual(["up"]);
+  });
+
   it("a client that goes by the REP → waits for an ACK as long as the server may take", () => {
     const pair = new Pair();
     const host = new TestHost("192.0.2.9", 9);

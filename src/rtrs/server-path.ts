@@ -82,6 +82,12 @@ const SPARE = 64;
  */
 const TARGET_ACK_DELAY_CODE = 21;
 /**
+ * Local ACK timeout code of our queue pairs, 0.54 s, as our client's: eight in a row, and the path
+ * is closed. A client whose machine pauses for a second has not died, and a Linux client with one
+ * path fails its requests when that is closed; the heartbeat finds a dead one as well.
+ */
+const ACK_TIMEOUT_CODE = 17;
+/**
  * After the client's first DREQ the others get this long to arrive before ours go out: a Linux
  * client whose DREQ crosses ours waits for half a minute (facts page, section 10.3).
  */
@@ -188,6 +194,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
       initiatorDepth: 0,
       rnrRetryCount: 7,
       targetAckDelay: TARGET_ACK_DELAY_CODE,
+      ackTimeout: ACK_TIMEOUT_CODE,
     });
   }
 
