@@ -83,6 +83,7 @@ export function weeksSvg(weeks: readonly WeekResult[], memoryBytes: number, titl
   const top = 62 + legendRows * 20;
   const height = top + PANELS.length * (PANEL + GAP) + 4;
   const body = [
+    `<title>${escaped(title)}</title>`,
     `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`,
     `<text x="${LEFT}" y="28" font-size="16" font-weight="bold">${escaped(title)}</text>`,
     ...legend(weeks),
