@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { HostileSystem } from "./hostile-system.js";
 
 describe("RNBD server and client under fuzz", () => {
-  it.each([1, 2, 3, 4])(
+  it.each([1, 2])(
     "seed %i: changed CM, RTRS and RNBD messages hurt the victim's session alone",
     (seed) => {
       const report = new HostileSystem(seed).run(300);

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { NbdFuzzer } from "./nbd-fuzz.js";
 
 describe("NBD endpoint under fuzz", () => {
-  it.each([1, 2, 3])(
+  it.each([1, 2])(
     "seed %i: mutated conversations hurt nobody but their own connection",
     (seed) => {
       const report = new NbdFuzzer(seed).run(3_000);

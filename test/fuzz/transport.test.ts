@@ -10,7 +10,7 @@ import { TransportFuzzer } from "./transport-fuzz.js";
 const OUT_OF_REACH = ["NONE", "CONGESTION_NOTIFICATION", "PAGE_ABSENT"];
 
 describe("transport under fuzz", () => {
-  it.each([1, 2, 3, 4, 5, 6])(
+  it.each([1, 2, 3])(
     "seed %i: mutated packets break at most their own queue pair, and move no byte without right",
     (seed) => {
       const report = new TransportFuzzer(seed).run(1_500);
