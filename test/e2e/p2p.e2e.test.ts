@@ -65,7 +65,7 @@ describe("farpage p2p", () => {
 
   it("on this machine lists it, or says that there is no PCI bus", () => {
     const { status, stdout, stderr } = p2p(["list", "all"]);
-    if (status === 0) expect(stdout).toMatch(/\d+ of \d+ functions on \d+ root buses/);
+    if (status === 0) expect(stdout).toMatch(/\d+ of \d+ functions on \d+ root bus(es)?$/m);
     else expect(stderr).toMatch(/name a dump with --from/);
   });
 });
