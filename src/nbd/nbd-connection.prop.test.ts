@@ -328,7 +328,7 @@ describe("NBD server against hostile bytes", () => {
           expect(rig.server.connectionCount).toBe(1);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: 100 },
     );
   });
 });

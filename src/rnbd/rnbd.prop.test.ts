@@ -317,7 +317,7 @@ describe("rnbd: sessions lost, servers killed", () => {
       fc.property(script({ weight: 1, arbitrary: loss }), fc.nat(), (actions, seed) => {
         expect([...run(actions, seed).errors]).toEqual([]);
       }),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
 
@@ -330,7 +330,7 @@ describe("rnbd: sessions lost, servers killed", () => {
         ]);
         expect([...run(actions, seed).errors]).toEqual([]);
       }),
-      { numRuns: 100 },
+      { numRuns: 60 },
     );
   });
 
@@ -345,7 +345,7 @@ describe("rnbd: sessions lost, servers killed", () => {
           for (const error of run(actions, seed).errors) expect(honest).toContain(error);
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 80 },
     );
   });
 });

@@ -156,7 +156,7 @@ describe("RC on a bad network", () => {
         expect(pair.qpA.requester?.isOutstanding).toBe(false);
         expect(pair.qpA.sendCount).toBe(0);
       }),
-      { numRuns: 120, seed: 20191 },
+      { numRuns: 60, seed: 20191 },
     );
   });
 
@@ -209,7 +209,7 @@ describe("RC on a bad network", () => {
         expect(firstDifference(after.subarray(open), before.subarray(open))).toBe(-1);
         if (pair.qpB.state === QP_STATE.ERR) errors++;
       }),
-      { numRuns: 200, seed: 3 },
+      { numRuns: 100, seed: 3 },
     );
     // Most runs must have got as far as a refusal, or this has tested nothing.
     expect(errors).toBeGreaterThan(50);
