@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { System, type SystemReport } from "./system.js";
 import { configOf, PATHS_SEED_FIRST, SMOKE_SCALE, type SystemConfig } from "./system-config.js";
 
-const SEEDS = Array.from({ length: 9 }, (_, i) => PATHS_SEED_FIRST + i);
+const SEEDS = Array.from({ length: 12 }, (_, i) => PATHS_SEED_FIRST + i);
 
 describe("one of several paths is cut: no error, nothing lost, no write behind a later one", () => {
   const reports = new Map<number, SystemReport>();
