@@ -224,7 +224,7 @@ describe.runIf(hasTshark)("a trace of a session, in a stock tshark", () => {
       expect(await copy.exited, copy.stderr).toBe(0);
     }
     expect(await server.stop()).toBe(0);
-    expect((await endOf(tracer)).isComplete).toBe(true);
+    expect((await resultOf(tracer)).isComplete).toBe(true);
     const script = ["-X", `lua_script:${SCRIPT}`, "-n", "-r", file];
     const bad = "!infiniband.bth || _ws.malformed || _ws.lua.error || rtrs.bad || rnbd";
     const unnamed = "infiniband.bth.opcode <= 0x0b && !rtrs.message";
