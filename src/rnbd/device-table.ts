@@ -57,6 +57,8 @@ export class OpenDevice {
 export class DeviceTable {
   /** Protocol version that the session agreed on; 0 before SESS_INFO. */
   version = 0;
+  /** Of which group the client says that the session is, 16 secret bytes; null for none. */
+  group: Uint8Array | null = null;
   private readonly slots: (OpenDevice | null)[] = [];
   private readonly generations: number[] = [];
   private readonly freeSlots = new IntRing(DEVICE_COUNT_MAX);

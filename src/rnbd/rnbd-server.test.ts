@@ -12,6 +12,7 @@ import {
   RNBD_OPEN_BYTES,
   RNBD_OPEN_RSP_BYTES,
   RNBD_SESS_INFO_BYTES,
+  rnbdSessInfoHasGroup,
   rnbdSessInfoVersion,
   writeRnbdIo,
   writeRnbdOpen,
@@ -48,6 +49,66 @@ describe("rnbd server: session and open", () => {
     peer.send(true, RNBD_SESS_INFO_BYTES, RNBD_SESS_INFO_BYTES);
     expect(peer.answer()).toBe(0);
     expect(rnbdSessInfoVersion(peer.request.memory.view, 0)).toBe(common);
+  });
+
+  it("SESS_INFO that names a group → the answer says so; its sessions write together", () => {
+    const other = join(2, "green");
+    const stranger = join(3, "red");
+    const group = new Uint8Array(16).fill(7);
+    for (const [member, name] of [
+      [peer, group],
+      [other, group],
+      [stranger, group.map((byte, i) => (i === 15 ? byte ^ 1 : byte))],
+    ] as const) {
+      writeRnbdSessInfo(member.request.userView, 0, 2, name);
+      member.send(true, RNBD_SESS_INFO_BYTES, RNBD_SESS_INFO_BYTES);
+      expect(member.answer()).toBe(0);
+      expect(rnbdSessInfoHasGroup(member.request.memory.view, 0)).toBe(true);
+    }
+    const id = peer.openId("vol1");
+    expect(stranger.open("vol1", RW)).toBe("EPERM");
+    const otherId = other.openId("vol1");
+    expect(peer.runIo(id, RNBD_OP.WRITE, 0, 512)).toBe(0);
+    expect(other.runIo(otherId, RNBD_OP.WRITE, 0, 512)).toBe(0);
+    expect(peer.close(id)).toBe(0);
+    expect(stranger.open("vol1", RW)).toBe("EPERM");
+    expect(peer.openId("vol1")).not.toBe(id);
+    server.onSessionDown(peer.session);
+    server.onSessionDown(other.session);
+    expect(stranger.openId("vol1")).toBe(0);
+  });
+
+  it("a session of a group that has ended keeps others out until its last write is over", () => {
+    const slow = new SlowDevice();
+    server.addVolume("slow", slow);
+    const other = join(2, "green");
+    for (const member of [peer, other]) {
+      writeRnbdSessInfo(member.request.userView, 0, 2, new Uint8Array(16).fill(7));
+      member.send(true, RNBD_SESS_INFO_BYTES, RNBD_SESS_INFO_BYTES);
+      expect(member.answer()).toBe(0);
+    }
+    const id = peer.openId("slow");
+    const otherId = other.openId("slow");
+    peer.io(id, RNBD_OP.WRITE, 0, 512);
+    server.onSessionDown(peer.session);
+    expect(other.close(otherId)).toBe(0);
+    const stranger = join(3, "red");
+    expect(stranger.open("slow", RW)).toBe("EPERM");
+    slow.finish();
+    expect(peer.answer()).toBe(0);
+    expect(stranger.openId("slow")).toBe(0);
+  });
+
+  it("SESS_INFO without a group, as Linux sends it → the session is of none", () => {
+    writeRnbdSessInfo(peer.request.userView, 0, 2, new Uint8Array(16).fill(7));
+    peer.send(true, RNBD_SESS_INFO_BYTES, RNBD_SESS_INFO_BYTES);
+    peer.answer();
+    writeRnbdSessInfo(peer.request.userView, 0, 2);
+    peer.send(true, RNBD_SESS_INFO_BYTES, RNBD_SESS_INFO_BYTES);
+    expect(peer.answer()).toBe(0);
+    expect(rnbdSessInfoHasGroup(peer.request.memory.view, 0)).toBe(false);
+    peer.openId("vol1");
+    expect(join(2, "green").open("vol1", RW)).toBe("EPERM");
   });
 
   it("OPEN → what the device is, ids from 0", () => {

@@ -26,6 +26,8 @@ import {
   rnbdDeviceId,
   rnbdOpenAccess,
   rnbdOpenName,
+  rnbdSessInfoGroup,
+  rnbdSessInfoHasGroup,
   rnbdSessInfoVersion,
   rnbdType,
   writeRnbdOpenResponse,
@@ -296,7 +298,7 @@ export class RnbdServer implements RtrsServerUser, Machine {
     const { errno: refusal, exclusive } = this.judge(session, key, access);
     if (refusal !== 0) return refusal;
     if (volume === undefined) return ERRNO.ENOENT;
-    const errno = volume.acquire(access, exclusive);
+    const errno = volume.acquire(access, exclusive, table.group);
     if (errno !== 0) return errno;
     const open = table.add(volume, access, exclusive);
     if (open !== null) return open;
@@ -352,8 +354,11 @@ function handleSessInfo(request: ServerRequest): void {
     return;
   }
   const table = tableOf(request.session);
-  table.version = Math.min(rnbdSessInfoVersion(request.userView, 0), RNBD_VERSION_MAJOR);
-  writeRnbdSessInfoResponse(request.memory.view, request.memoryOffset, table.version);
+  const { userView } = request;
+  table.version = Math.min(rnbdSessInfoVersion(userView, 0), RNBD_VERSION_MAJOR);
+  const hasGroup = rnbdSessInfoHasGroup(userView, 0);
+  table.group = hasGroup ? rnbdSessInfoGroup(userView, 0) : null;
+  writeRnbdSessInfoResponse(request.memory.view, request.memoryOffset, table.version, hasGroup);
   request.complete(0, RNBD_SESS_INFO_BYTES);
 }
 

@@ -66,7 +66,7 @@ export class Volume {
     this.readOnly = options.readOnly ?? false;
     this.epochHigh = options.epoch?.high ?? 0;
     this.epochLow = options.epoch?.low ?? 0;
-    this.rights = options.rights ?? new VolumeRights(new Int32Array(1));
+    this.rights = options.rights ?? new VolumeRights();
   }
 
   /** Opens of all sessions; an ended one counts until its last request is out of the device. */
@@ -78,13 +78,14 @@ export class Volume {
    * Takes the right to access the volume in a mode (facts page 13: any number of readers, one
    * writer; two where one of them only migrates).
    * @param exclusive nobody else may have it in any mode.
+   * @param group of sessions that share a right; null for none.
    * @returns 0; EROFS for writing what can't be written, EPERM when somebody else has the right to
    *   write, EBUSY where one of both must be alone.
    */
-  acquire(access: RnbdAccess, exclusive: boolean): number {
+  acquire(access: RnbdAccess, exclusive: boolean, group: Uint8Array | null): number {
     const writes = access !== RNBD_ACCESS.RO;
     if (writes && (this.readOnly || this.device.limits.readOnly)) return ERRNO.EROFS;
-    return this.rights.acquire(access, exclusive);
+    return this.rights.acquire(access, exclusive, group);
   }
 
   /** Gives back what `acquire` gave. */

@@ -188,7 +188,7 @@ export class ServerHost {
 }
 
 function rightsOf({ rights }: SharedVolume): VolumeRights {
-  return new VolumeRights(new Int32Array(rights));
+  return new VolumeRights(rights);
 }
 
 function rosterOf({ group, roster }: Shared): SessionRoster {
@@ -241,7 +241,7 @@ async function startLanes(
   const roster = SessionRoster.allocate(sessionCountMax);
   const volumes = open.map(({ spec, descriptor, epoch }) => {
     assert(descriptor !== null, "what lanes share has a descriptor");
-    return { spec, descriptor, epoch, rights: new SharedArrayBuffer(4) };
+    return { spec, descriptor, epoch, rights: new SharedArrayBuffer(VolumeRights.byteLength) };
   });
   const sizes = { queueDepth, chunkBytes, sessionCountMax, pathCountMax };
   const server = {

@@ -6,6 +6,7 @@ import {
   RNBD_ACCESS,
   RNBD_CLOSE_BYTES,
   RNBD_FLAG,
+  RNBD_GROUP_BYTES,
   RNBD_IO_BYTES,
   RNBD_OP,
   RNBD_OPEN_BYTES,
@@ -22,6 +23,8 @@ import {
   rnbdIoSectorLow,
   rnbdOpenAccess,
   rnbdOpenName,
+  rnbdSessInfoGroup,
+  rnbdSessInfoHasGroup,
   rnbdSessInfoVersion,
   rnbdType,
   writeRnbdClose,
@@ -72,6 +75,23 @@ describe("rnbd: messages that two Linux 6.1 kernels exchanged (facts page 19)", 
       `01 00 00 00 02${zeroes}`,
     );
     expect(rnbdSessInfoVersion(viewOf(`01 00 00 00 02${zeroes}`), 0)).toBe(2);
+  });
+
+  it("a group in SESS_INFO → behind a mark; the answer has the mark alone", () => {
+    const group = Uint8Array.from({ length: RNBD_GROUP_BYTES }, (_, i) => i + 1);
+    const mark = "66 61 72 70 61 67 65 47";
+    const named = written(RNBD_SESS_INFO_BYTES, (v, o) => writeRnbdSessInfo(v, o, 2, group));
+    expect(named).toBe(
+      `00 00 00 00 02 00 00 00 ${mark} 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 00 00 00 00`,
+    );
+    expect(rnbdSessInfoHasGroup(viewOf(named), 0)).toBe(true);
+    expect([...rnbdSessInfoGroup(viewOf(named), 0)]).toEqual([...group]);
+    const answer = (takes: boolean) =>
+      written(RNBD_SESS_INFO_BYTES, (v, o) => writeRnbdSessInfoResponse(v, o, 2, takes));
+    expect(answer(true)).toBe(`01 00 00 00 02 00 00 00 ${mark}${" 00".repeat(20)}`);
+    expect(rnbdSessInfoHasGroup(viewOf(answer(true)), 0)).toBe(true);
+    expect(rnbdSessInfoHasGroup(viewOf(answer(false)), 0)).toBe(false);
+    expect(rnbdSessInfoHasGroup(viewOf(named.replace("66 61", "66 60")), 0)).toBe(false);
   });
 
   it("OPEN_RSP of a 64 MiB device with write cache and FUA → its fields, the same bytes", () => {

@@ -28,6 +28,8 @@ export const RNBD_IO_BYTES = 32;
 /** An IO message without its priority, the shortest that any version sent. */
 export const RNBD_IO_BYTES_MIN = 24;
 export const RNBD_CLOSE_BYTES = 8;
+/** What names a group of sessions. */
+export const RNBD_GROUP_BYTES = 16;
 /** A device name with its terminating NUL. */
 export const RNBD_NAME_BYTES = 255;
 
@@ -67,21 +69,65 @@ export function rnbdType(view: DataView, offset: number): number {
 
 // ------------------------------------------------------------------------------------- SESS_INFO
 //
-//   0      type 0 (request), 1 (response)
-//   4      ver
-//   5..35  reserved
+//   0       type 0 (request), 1 (response)
+//   4       ver
+//   5..7    reserved
+//   8..15   DEVIATION: GROUP_MAGIC where the session belongs to a group, and where the server has
+//           understood that; reserved in Linux, which ignores it and everything behind
+//   16..31  DEVIATION: the group's name; nothing in the response
+//   32..35  reserved
+
+/** "farpageG" as two big-endian words: nothing that lies there by chance looks like it. */
+const GROUP_MAGIC = [0x6661_7270, 0x6167_6547] as const;
 
 /** The highest major version that the sender speaks (request), or that both use (response). */
 export function rnbdSessInfoVersion(view: DataView, offset: number): number {
   return view.getUint8(offset + 4);
 }
 
-export function writeRnbdSessInfo(view: DataView, offset: number, version: number): void {
-  writeSessInfo(view, offset, RNBD_TYPE.SESS_INFO, version);
+/**
+ * Whether a SESS_INFO names a group of sessions, or its response says that the server takes groups.
+ */
+export function rnbdSessInfoHasGroup(view: DataView, offset: number): boolean {
+  return (
+    view.getUint32(offset + 8) === GROUP_MAGIC[0] && view.getUint32(offset + 12) === GROUP_MAGIC[1]
+  );
 }
 
-export function writeRnbdSessInfoResponse(view: DataView, offset: number, version: number): void {
+/** A copy of the group's name, `RNBD_GROUP_BYTES` long. Preconditions: `rnbdSessInfoHasGroup`. */
+export function rnbdSessInfoGroup(view: DataView, offset: number): Uint8Array {
+  const group = new Uint8Array(RNBD_GROUP_BYTES);
+  for (let i = 0; i < RNBD_GROUP_BYTES; i++) group[i] = view.getUint8(offset + 16 + i);
+  return group;
+}
+
+/** @param group the name of the session's group, `RNBD_GROUP_BYTES` long; null for none. */
+export function writeRnbdSessInfo(
+  view: DataView,
+  offset: number,
+  version: number,
+  group: Uint8Array | null = null,
+): void {
+  writeSessInfo(view, offset, RNBD_TYPE.SESS_INFO, version);
+  if (group === null) return;
+  writeGroupMagic(view, offset);
+  for (let i = 0; i < RNBD_GROUP_BYTES; i++) view.setUint8(offset + 16 + i, group[i] as number);
+}
+
+/** @param takesGroup the request named a group, and the server knows what that means. */
+export function writeRnbdSessInfoResponse(
+  view: DataView,
+  offset: number,
+  version: number,
+  takesGroup = false,
+): void {
   writeSessInfo(view, offset, RNBD_TYPE.SESS_INFO_RSP, version);
+  if (takesGroup) writeGroupMagic(view, offset);
+}
+
+function writeGroupMagic(view: DataView, offset: number): void {
+  view.setUint32(offset + 8, GROUP_MAGIC[0]);
+  view.setUint32(offset + 12, GROUP_MAGIC[1]);
 }
 
 function writeSessInfo(view: DataView, offset: number, type: number, version: number): void {

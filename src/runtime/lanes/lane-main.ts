@@ -135,7 +135,7 @@ async function serve(
         lane: place.lane.index,
         wake: (other) => ringer.ring(place.boxes[other] as (typeof place.boxes)[number]),
       }),
-      rights: volumes.map(({ rights }) => new VolumeRights(new Int32Array(rights))),
+      rights: volumes.map(({ rights }) => new VolumeRights(rights)),
     });
     return {
       stack,

@@ -18,7 +18,7 @@ export interface SharedVolume {
   readonly spec: VolumeSpec;
   readonly descriptor: number;
   readonly epoch: { readonly high: number; readonly low: number };
-  /** The word of its `VolumeRights`. */
+  /** The memory of its `VolumeRights`. */
   readonly rights: SharedArrayBuffer;
 }
 
