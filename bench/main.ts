@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// `npm run bench -- [rdma|block|secure|copy|lanes]... [--rounds N] [--json FILE] [--backend B]`
+// `npm run bench -- [rdma|block|secure|copy|lanes|memory]... [--rounds N] [--json FILE] [--backend B]`
 // `--before DIST` compares rdma and block with another build instead (the folder of its `cli/`).
 
 import { writeFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { blockComparisons, blockPairs } from "./block.js";
 import { copyComparisons } from "./copy.js";
 import { laneComparisons } from "./lanes.js";
+import { memoryComparisons } from "./memory.js";
 import { type Comparison, compare, type Row, table } from "./ratio.js";
 import { rdmaComparisons, rdmaPairs } from "./rdma.js";
 import { secureComparisons } from "./secure.js";
@@ -23,9 +24,10 @@ const { values, positionals } = parseArgs({
     before: { type: "string" },
   },
 });
+const ALL = ["rdma", "block", "secure", "copy", "lanes", "memory"];
 const rounds = Number(values.rounds);
 const before = values.before === undefined ? null : resolve(values.before, "cli/main.js");
-const all = before === null ? ["rdma", "block", "secure", "copy", "lanes"] : ["rdma", "block"];
+const all = before === null ? ALL : ["rdma", "block"];
 const groups = positionals.length === 0 ? all : positionals;
 const machine = {
   cpu: cpus()[0]?.model ?? "unknown",
@@ -48,6 +50,7 @@ if (groups.includes("rdma")) {
   const { backend } = values;
   await measure(before === null ? rdmaComparisons(backend) : rdmaPairs(before, backend));
 }
+if (groups.includes("memory")) await measure(memoryComparisons());
 for (const [group, prepare] of [
   ["block", before === null ? blockComparisons : (b: string) => blockPairs(before, b)],
   ["secure", secureComparisons],

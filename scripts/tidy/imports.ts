@@ -8,6 +8,8 @@ import { isTest, isTypeScript, type Problem, roomOf } from "./rules.js";
 import type { SourceText } from "./source-text.js";
 
 export interface Packages {
+  /** The package's own name: what is outside of src/ may use it as its users do. */
+  readonly name: string;
   readonly dependencies: readonly string[];
   readonly devDependencies: readonly string[];
 }
@@ -67,7 +69,7 @@ function judgePackage(path: string, specifier: string, packages: Packages): stri
   }
   const name = specifier.split("/", specifier.startsWith("@") ? 2 : 1).join("/");
   if (!isProduct) {
-    const known = [...packages.dependencies, ...packages.devDependencies];
+    const known = [packages.name, ...packages.dependencies, ...packages.devDependencies];
     return known.includes(name) ? null : `"${name}" is not in package.json`;
   }
   if (!packages.dependencies.includes(name)) return `"${name}" is not among the dependencies`;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+export { HeapMemorySource } from "../base/index.js";
 export * from "./alloc/index.js";
 export * from "./device/index.js";
 export * from "./frames/index.js";

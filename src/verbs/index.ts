@@ -9,6 +9,7 @@ export {
   type MemorySource,
   type RegionSpace,
   type RegisteredPages,
+  SeededRandom,
 } from "../base/index.js";
 export {
   ACCESS,
