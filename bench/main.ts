@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// `npm run bench -- [rdma|block|secure|copy|lanes|memory]... [--rounds N] [--json FILE] [--backend B]`
+// `npm run bench -- [rdma|block|secure|copy|lanes|memory]... [--rounds N] [--json FILE]`, with
+// `--backend B` on other sockets.
 // `--before DIST` compares rdma and block with another build instead (the folder of its `cli/`).
 
 import { writeFileSync } from "node:fs";

@@ -8,6 +8,7 @@ import type { Repository } from "./repository.js";
 import type { Problem } from "./rules.js";
 
 interface Manifest {
+  readonly name?: string;
   readonly dependencies?: Record<string, string>;
   readonly devDependencies?: Record<string, string>;
 }
@@ -19,6 +20,7 @@ function textOf(repository: Repository, path: string): string | null {
 export function packagesOf(repository: Repository): Packages {
   const manifest = JSON.parse(textOf(repository, "package.json") ?? "{}") as Manifest;
   return {
+    name: manifest.name ?? "",
     dependencies: Object.keys(manifest.dependencies ?? {}),
     devDependencies: Object.keys(manifest.devDependencies ?? {}),
   };

@@ -10,6 +10,7 @@ import { checkFloors } from "../../scripts/tidy/whole.js";
 
 const SPDX = "// SPDX-License-Identifier: MIT\n";
 const MANIFEST = JSON.stringify({
+  name: "farpage",
   dependencies: { koffi: "1", zod: "1" },
   devDependencies: { vitest: "1" },
 });
@@ -28,12 +29,17 @@ function rulesOfCode(path: string, code: string): string[] {
 }
 
 describe("tidy: imports", () => {
+  it("the package itself, inside of src/ → refused", () => {
+    expect(rulesOfCode("src/mm/a.ts", 'import { x } from "farpage/verbs";')).toEqual(["import"]);
+  });
+
   it.each([
     ["src/transport/a.ts", 'import { x } from "../wire/index.js";'],
     ["src/transport/a.ts", 'import { x } from "./deep/b.js";'],
     ["src/os/a.ts", 'import koffi from "koffi";\nimport { open } from "node:fs";'],
     ["src/wire/a.test.ts", 'import { x } from "../sim/index.js";\nimport { it } from "vitest";'],
     ["test/sim/a.ts", 'import { x } from "../../src/rtrs/index.js";\nimport "./b.js";'],
+    ["bench/a.ts", 'import { x } from "farpage/mm";'],
   ])("%s: %s → allowed", (path, code) => {
     expect(rulesOfCode(path, code)).toEqual([]);
   });

@@ -15,15 +15,19 @@ export class PinAccount {
     return this.counts.frameCount * FRAME_BYTES;
   }
 
-  /** @returns false: it would be more than `bytesMax`, and nothing is charged. */
-  charge(pfn: Pfn, bytesMax: number): boolean {
-    const isNew = this.counts.countOf(pfn) === 0;
-    if (isNew && this.chargedBytes + FRAME_BYTES > bytesMax) return false;
-    this.counts.add(pfn);
+  /**
+   * Charges `frames` frames from `pfn` on.
+   * @returns false: it would be more than `bytesMax`, and nothing is charged.
+   */
+  charge(pfn: Pfn, frames: number, bytesMax: number): boolean {
+    const isUnlimited = bytesMax === Number.POSITIVE_INFINITY;
+    const newBytes = isUnlimited ? 0 : this.counts.missing(pfn, frames) * FRAME_BYTES;
+    if (newBytes > 0 && this.chargedBytes + newBytes > bytesMax) return false;
+    this.counts.add(pfn, frames);
     return true;
   }
 
-  uncharge(pfn: Pfn): void {
-    this.counts.remove(pfn);
+  uncharge(pfn: Pfn, frames: number): void {
+    this.counts.remove(pfn, frames);
   }
 }

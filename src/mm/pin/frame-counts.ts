@@ -17,42 +17,71 @@ export class FrameCounts {
   frameCount = 0;
   private readonly leaves = new Map<number, Leaf>();
 
-  /** @returns the count now. */
-  add(pfn: Pfn): number {
-    const number = pfn >>> LEAF_SHIFT;
-    let leaf = this.leaves.get(number);
-    if (leaf === undefined) {
-      leaf = { counts: new Int32Array(LEAF_FRAMES), used: 0 };
-      this.leaves.set(number, leaf);
+  /** Counts each of `frames` frames from `pfn` on once more. */
+  add(pfn: Pfn, frames = 1): void {
+    for (let first = pfn; first < pfn + frames; ) {
+      const leaf = this.makeLeaf(first >>> LEAF_SHIFT);
+      const slot = first & (LEAF_FRAMES - 1);
+      const end = Math.min(LEAF_FRAMES, slot + pfn + frames - first);
+      let added = 0;
+      for (let i = slot; i < end; i++) {
+        const count = leaf.counts[i] as number;
+        leaf.counts[i] = count + 1;
+        if (count === 0) added++;
+      }
+      leaf.used += added;
+      this.frameCount += added;
+      first += end - slot;
     }
-    const slot = pfn & (LEAF_FRAMES - 1);
-    const count = (leaf.counts[slot] as number) + 1;
-    leaf.counts[slot] = count;
-    if (count === 1) {
-      leaf.used++;
-      this.frameCount++;
-    }
-    return count;
   }
 
-  /** @returns the count now. Preconditions: it isn't 0. */
-  remove(pfn: Pfn): number {
-    const number = pfn >>> LEAF_SHIFT;
-    const leaf = this.leaves.get(number);
-    const slot = pfn & (LEAF_FRAMES - 1);
-    assert(leaf !== undefined && leaf.counts[slot] !== 0, "a frame is counted down once");
-    const count = (leaf.counts[slot] as number) - 1;
-    leaf.counts[slot] = count;
-    if (count === 0) {
-      leaf.used--;
-      this.frameCount--;
+  /** Counts each of `frames` frames from `pfn` on down. Preconditions: none is 0. */
+  remove(pfn: Pfn, frames = 1): void {
+    for (let first = pfn; first < pfn + frames; ) {
+      const number = first >>> LEAF_SHIFT;
+      const leaf = this.leaves.get(number);
+      assert(leaf !== undefined, "a frame is counted down once");
+      const slot = first & (LEAF_FRAMES - 1);
+      const end = Math.min(LEAF_FRAMES, slot + pfn + frames - first);
+      let removed = 0;
+      for (let i = slot; i < end; i++) {
+        const count = (leaf.counts[i] as number) - 1;
+        assert(count >= 0, "a frame is counted down once");
+        leaf.counts[i] = count;
+        if (count === 0) removed++;
+      }
+      leaf.used -= removed;
+      this.frameCount -= removed;
       if (leaf.used === 0) this.leaves.delete(number);
+      first += end - slot;
     }
-    return count;
+  }
+
+  /** How many of `frames` frames from `pfn` on have no count. */
+  missing(pfn: Pfn, frames: number): number {
+    let missing = 0;
+    for (let first = pfn; first < pfn + frames; ) {
+      const slot = first & (LEAF_FRAMES - 1);
+      const end = Math.min(LEAF_FRAMES, slot + pfn + frames - first);
+      const leaf = this.leaves.get(first >>> LEAF_SHIFT);
+      if (leaf === undefined) missing += end - slot;
+      else for (let i = slot; i < end; i++) missing += leaf.counts[i] === 0 ? 1 : 0;
+      first += end - slot;
+    }
+    return missing;
   }
 
   countOf(pfn: Pfn): number {
     const leaf = this.leaves.get(pfn >>> LEAF_SHIFT);
     return leaf === undefined ? 0 : (leaf.counts[pfn & (LEAF_FRAMES - 1)] as number);
+  }
+
+  private makeLeaf(number: number): Leaf {
+    let leaf = this.leaves.get(number);
+    if (leaf === undefined) {
+      leaf = { counts: new Int32Array(LEAF_FRAMES), used: 0 };
+      this.leaves.set(number, leaf);
+    }
+    return leaf;
   }
 }

@@ -82,12 +82,13 @@ export class PageTaker {
     const end = Math.ceil((request.address + request.length) / FRAME_BYTES);
     let isWhole = false;
     try {
-      for (let page = first; page < end; page++) {
+      for (let page = first; page < end; ) {
         const pfn = this.find(request, page, end);
-        this.hold(request, page, pfn);
+        const count = this.hold(request, page, end, pfn);
         const last = runs[runs.length - 1];
-        if (last !== undefined && last.pfn + last.count === pfn) last.count++;
-        else runs.push({ pfn, count: 1 });
+        if (last !== undefined && last.pfn + last.count === pfn) last.count += count;
+        else runs.push({ pfn, count });
+        page += count;
       }
       isWhole = true;
     } finally {
@@ -98,40 +99,56 @@ export class PageTaker {
 
   /** Undoes `take`. @param isDirty whether the bytes may have been written. */
   giveBack(runs: readonly FrameRun[], intent: number, account: PinAccount, isDirty: boolean): void {
+    const { memory } = this;
     for (const { pfn, count } of runs) {
-      for (let frame = pfn; frame < pfn + count; frame++) {
-        this.giveFrameBack(frame, intent, account, isDirty);
+      for (let frame = pfn; frame < pfn + count; ) {
+        const blockEnd = memory.headOf(frame) + 2 ** memory.orderOf(frame);
+        const frames = Math.min(blockEnd, pfn + count) - frame;
+        this.giveFramesBack(frame, frames, intent, account, isDirty);
+        frame += frames;
       }
     }
   }
 
-  private giveFrameBack(pfn: Pfn, intent: number, account: PinAccount, isDirty: boolean): void {
+  /** Frames of one block. */
+  private giveFramesBack(
+    pfn: Pfn,
+    frames: number,
+    intent: number,
+    account: PinAccount,
+    isDirty: boolean,
+  ): void {
     const { memory } = this;
-    if ((intent & INTENT.LONG_TERM) !== 0) account.uncharge(pfn);
+    if ((intent & INTENT.LONG_TERM) !== 0) account.uncharge(pfn, frames);
     // Before the pin goes: a writeback between the two would take the page for a clean one.
     if (isDirty && memory.zoneOf(pfn).kind === ZONE.NORMAL) memory.setFlag(pfn, FRAME_FLAG.DIRTY);
-    if ((intent & INTENT.PIN) !== 0) memory.unpin(pfn);
-    memory.put(pfn);
+    if ((intent & INTENT.PIN) !== 0) memory.unpin(pfn, frames);
+    memory.put(pfn, frames);
   }
 
-  private hold(request: TakeRequest, page: number, pfn: Pfn): void {
+  /**
+   * Takes hold of a page that may be taken, and of those behind it that are as ready in the same
+   * block. @returns how many.
+   */
+  private hold(request: TakeRequest, page: number, end: number, pfn: Pfn): number {
     const { memory } = this;
-    const { account, intent, space } = request;
+    const { access, account, intent, space } = request;
+    // What a file's lease covers is asked page by page.
+    const isFiles = space.vmaAt(page * FRAME_BYTES)?.file != null;
+    let count = isFiles ? 1 : space.readyAlike(page, end - page, access);
     if ((intent & INTENT.LONG_TERM) !== 0) {
       const { lockedBytesMax } = space.limits;
-      if (!account.charge(pfn, lockedBytesMax)) {
+      if (count > 1 && !account.charge(pfn, count, lockedBytesMax)) count = 1;
+      if (count === 1 && !account.charge(pfn, 1, lockedBytesMax)) {
         const has = `${account.chargedBytes} of ${lockedBytesMax} bytes are pinned already`;
+        const what = `over the limit of ${space.name}: ${has}`;
         const advice = "raise the process's limit (RLIMIT_MEMLOCK), or deregister what isn't used";
-        throw new PinError(
-          "limit",
-          page * FRAME_BYTES,
-          `over the limit of ${space.name}: ${has}`,
-          advice,
-        );
+        throw new PinError("limit", page * FRAME_BYTES, what, advice);
       }
     }
-    memory.get(pfn);
-    if ((intent & INTENT.PIN) !== 0) memory.pin(pfn);
+    memory.get(pfn, count);
+    if ((intent & INTENT.PIN) !== 0) memory.pin(pfn, count);
+    return count;
   }
 
   /** The frame of a page that may be taken now. */

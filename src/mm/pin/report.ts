@@ -59,7 +59,7 @@ export function sumByProcess(
     sum.holds++;
     if (!hold.isPinned) continue;
     for (const { pfn, count } of hold.runs) {
-      for (let frame = pfn; frame < pfn + count; frame++) sum.frames.add(frame);
+      sum.frames.add(pfn, count);
     }
   }
   const sums = [...bySpace].map(([space, sum]) => ({

@@ -21,7 +21,7 @@ import {
   PROT,
 } from "./constants.js";
 import { accessBytes } from "./cpu-access.js";
-import { handleFault } from "./faults.js";
+import { handleFault, touchAlike } from "./faults.js";
 import { forkSpace } from "./fork.js";
 import { type MapOptions, mapArea } from "./mapping.js";
 import type { MemoryManager } from "./memory-manager.js";
@@ -224,6 +224,14 @@ export class AddressSpace {
   fault(page: number, access: Access, exclusive = false): FaultResult {
     if (this.manager.isChanging) return FAULT.BUSY;
     return handleFault(this, page, access, exclusive);
+  }
+
+  /**
+   * How many pages from `page` on, which a fault has made ready for the access, are as ready as it
+   * is in frames of the same block: what need not be asked for one by one. At least 1.
+   */
+  readyAlike(page: number, countMax: number, access: Access): number {
+    return touchAlike(this, page, countMax, access);
   }
 
   /**

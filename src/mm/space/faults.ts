@@ -5,6 +5,7 @@
 // Whatever allocates may reclaim and move pages before it returns, of this address space too: first
 // the memory is got, then the entry is looked at.
 
+import { assert } from "../../base/index.js";
 import { ALLOCATE, FRAME_FLAG, MIGRATE, NO_FRAME, type Pfn } from "../frames/index.js";
 import { type AddressSpace, judgeAccess } from "./address-space.js";
 import { AnonGroup } from "./anon-group.js";
@@ -71,6 +72,31 @@ function faultPresent(area: Vma, page: number, access: Access, exclusive: boolea
     table.change(page, PAGE.WRITABLE, 0);
   }
   return touched(area, page, isWrite);
+}
+
+/**
+ * Pages from `page` on that a fault would find as ready as it is: in the next frames of its block,
+ * in its area, allowing the same. They count as touched.
+ * @param page ready for the access.
+ * @returns how many, itself counted; at most `countMax`, and none beyond its leaf.
+ */
+export function touchAlike(
+  space: AddressSpace,
+  page: number,
+  countMax: number,
+  access: Access,
+): number {
+  const { table, manager } = space;
+  const area = space.vmas.find(page);
+  assert(area !== null && table.isHeld(page), "a page that is ready is mapped and held");
+  const pfn = table.frameOf(page);
+  const blockEnd = manager.memory.headOf(pfn) + 2 ** manager.memory.orderOf(pfn);
+  const most = Math.min(countMax, area.endPage - page, blockEnd - pfn);
+  if (most < 2) return 1;
+  const touch = PAGE.ACCESSED | PAGE.DIRTY;
+  const count = table.alike(page, most, ~touch);
+  table.changeAlike(page, count, access === ACCESS.WRITE ? touch : PAGE.ACCESSED);
+  return count;
 }
 
 function touched(area: Vma, page: number, isWrite: boolean): FaultResult {

@@ -75,6 +75,32 @@ export class PageTree {
     assert((leaf.flags[slot] & PAGE.HELD) !== 0, "an entry that changes stays held");
   }
 
+  /**
+   * Entries from a held one on, of its leaf, that hold the next frames with the same `mask` bits.
+   * @returns how many, itself counted; at most `countMax`.
+   */
+  alike(page: number, countMax: number, mask: number): number {
+    const leaf = this.leafOf(Math.floor(page / LEAF_PAGES));
+    const slot = page & (LEAF_PAGES - 1);
+    assert(leaf !== null && leaf.flags[slot] !== 0, "an entry that others are like is held");
+    const { flags, frames } = leaf;
+    const bits = (flags[slot] as number) & mask;
+    const delta = (frames[slot] as number) - slot;
+    const end = Math.min(LEAF_PAGES, slot + countMax);
+    let next = slot + 1;
+    while (next < end && frames[next] === next + delta && ((flags[next] as number) & mask) === bits)
+      next++;
+    return next - slot;
+  }
+
+  /** Sets bits of `count` held entries of one leaf. */
+  changeAlike(page: number, count: number, set: number): void {
+    const leaf = this.leafOf(Math.floor(page / LEAF_PAGES));
+    const slot = page & (LEAF_PAGES - 1);
+    assert(leaf !== null && slot + count <= LEAF_PAGES, "entries that change are in one leaf");
+    for (let i = slot; i < slot + count; i++) leaf.flags[i] = (leaf.flags[i] as number) | set;
+  }
+
   /** Empties a held entry; an empty leaf goes. */
   clear(page: number): void {
     const number = Math.floor(page / LEAF_PAGES);
