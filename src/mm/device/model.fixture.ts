@@ -49,11 +49,20 @@ const AREA_PAGES = 5;
 const PROCESSES_MAX = 3;
 const AREAS_MAX = 3;
 const HOLDS_MAX = 8;
-/** Small enough that memory runs out now and then. */
-const HOST_FRAMES = 14;
+/** What is played on; small enough that memory runs out now and then. */
+export interface ModelSize {
+  readonly hostFrames: number;
+  /** Anonymous areas have so many pages more than up to AREA_PAGES. */
+  readonly areaPagesMin: number;
+  /** Pages that a process may have pinned for long. */
+  readonly lockedPagesMax: number;
+}
+export const SMALL: ModelSize = { hostFrames: 14, areaPagesMin: 0, lockedPagesMax: 4 };
+/** Anonymous memory in blocks of 2 MiB, as long as there are any. */
+export const HUGE: ModelSize = { hostFrames: 2048, areaPagesMin: 512, lockedPagesMax: 700 };
 
 export class PinModel {
-  readonly host = deviceHost(HOST_FRAMES / 256);
+  readonly host: ReturnType<typeof deviceHost>;
   /** How often each kind of thing has happened, so that a test can see that all do. */
   readonly seen = new Map<string, number>();
   private readonly random: Random;
@@ -62,14 +71,17 @@ export class PinModel {
   private fileCells: Cell[] = [];
   private readonly processes: Process[] = [];
   private readonly helds: Held[] = [];
+  private readonly size: ModelSize;
   private nextValue = 1;
 
-  constructor(seed: number) {
+  constructor(seed: number, size: ModelSize) {
     this.random = new SeededRandom(seed);
+    this.size = size;
+    this.host = deviceHost(size.hostFrames / 256);
     const { manager, memory } = this.host;
-    if (memory.normalFrames !== HOST_FRAMES) throw new Error("the host has another size");
-    const size = FILE_PAGES * PAGE;
-    this.file = manager.openFile({ name: "/model", size, store: this.store });
+    if (memory.normalFrames !== size.hostFrames) throw new Error("the host has another size");
+    const fileBytes = FILE_PAGES * PAGE;
+    this.file = manager.openFile({ name: "/model", size: fileBytes, store: this.store });
     for (let i = 0; i < FILE_PAGES; i++) this.fileCells.push({ value: 0 });
     this.addProcess();
   }
@@ -95,7 +107,7 @@ export class PinModel {
     this.file.close();
     checkAll(this.host);
     const { gpu, manager, memory } = this.host;
-    if (memory.freeFrames !== HOST_FRAMES - 1) throw new Error("frames are lost");
+    if (memory.freeFrames !== this.size.hostFrames - 1) throw new Error("frames are lost");
     if (memory.stateOf(manager.zeroFrame) !== FRAME_STATE.USED) throw new Error("zeroes are lost");
     if (gpu.zone.freeFrames !== gpu.zone.frameCount) throw new Error("device frames are lost");
   }
@@ -111,8 +123,9 @@ export class PinModel {
     for (const run of hold.runs) {
       for (let pfn = run.pfn; pfn < run.pfn + run.count; pfn++, i++) {
         if (pfn !== frames[i]) throw new Error("the frames of a hold have changed");
-        if (memory.stateOf(pfn) !== FRAME_STATE.USED) throw new Error("a held frame is in no use");
-        if (hold.isPinned && memory.move(pfn) !== MOVE_RESULT.PINNED) {
+        if (memory.stateOf(memory.headOf(pfn)) !== FRAME_STATE.USED)
+          throw new Error("a held frame is in no use");
+        if (hold.isPinned && memory.move(memory.headOf(pfn)) !== MOVE_RESULT.PINNED) {
           throw new Error("a pinned frame could be moved");
         }
         // What was borrowed to be read shows the page as it was at some time.
@@ -135,8 +148,8 @@ export class PinModel {
 
   private addProcess(): void {
     const space = this.host.manager.createSpace({
-      hugePages: false,
-      limits: { lockedBytesMax: 4 * PAGE },
+      hugePages: this.size.areaPagesMin > 0,
+      limits: { lockedBytesMax: this.size.lockedPagesMax * PAGE },
     });
     this.processes.push({ space, areas: [] });
   }
@@ -146,7 +159,8 @@ export class PinModel {
     if (process.areas.length >= AREAS_MAX) return;
     const kinds = ["anonymous", "private-file", "shared-file"] as const;
     const kind = kinds[this.below(3)] as (typeof kinds)[number];
-    const pageCount = 1 + this.below(AREA_PAGES);
+    const least = kind === "anonymous" ? this.size.areaPagesMin : 0;
+    const pageCount = least + 1 + this.below(AREA_PAGES);
     const options = { length: pageCount * PAGE, prot: PROT.READ | PROT.WRITE };
     const backing = { file: { file: this.file, offset: 0 }, shared: kind === "shared-file" };
     const address = process.space.map(kind === "anonymous" ? options : { ...options, ...backing });
@@ -232,7 +246,9 @@ export class PinModel {
       );
     });
     this.syncOwn(process, area);
-    if (hold !== null) this.keep(hold, area, page, cover);
+    if (hold === null) return;
+    if (this.isHuge(process, area)) this.note("pin in 2 MiB");
+    this.keep(hold, area, page, cover);
   }
 
   private take(
@@ -321,6 +337,11 @@ export class PinModel {
     this.setFirst(pfn, cell.value);
   }
 
+  private isHuge(process: Process, area: Area): boolean {
+    const pfn = process.space.lookup(area.address / PAGE);
+    return pfn !== NO_FRAME && this.host.memory.orderOf(pfn) > 0;
+  }
+
   private moveAny(): void {
     const place = this.anyPage();
     const { memory } = this.host;
@@ -328,7 +349,7 @@ export class PinModel {
     const pfn = place.process.space.lookup(place.area.address / PAGE + place.page);
     if (pfn === NO_FRAME) return;
     const isPinned = memory.isPinned(pfn);
-    const result = memory.move(pfn);
+    const result = memory.move(memory.headOf(pfn));
     if (isPinned && result !== MOVE_RESULT.PINNED) throw new Error("a pinned frame was moved");
     this.note(`move ${result}`);
   }
@@ -438,10 +459,10 @@ export class PinModel {
 }
 
 /** Runs of `steps` commands each; what happened in all of them, by kind. */
-export function runModel(firstSeed: number, runs: number, steps: number): Map<string, number> {
+export function runModel(firstSeed: number, runs: number, steps: number, size = SMALL) {
   const seen = new Map<string, number>();
   for (let seed = firstSeed; seed < firstSeed + runs; seed++) {
-    const model = new PinModel(seed);
+    const model = new PinModel(seed, size);
     let step = 0;
     try {
       while (step++ < steps) model.step();
@@ -475,4 +496,13 @@ export const SEEN_AT_LEAST = [
   "device fault of kind 0",
   "device fault of kind 2",
   "stayed pinned",
+];
+
+/** In blocks of 2 MiB. */
+export const SEEN_IN_BLOCKS = [
+  ...SEEN_OFTEN,
+  "pin in 2 MiB",
+  "pin 2: limit",
+  "pin 2: migration-busy",
+  "truncate",
 ];
