@@ -9,7 +9,6 @@ import { ShortDmaPin } from "./holds.js";
 import { checkIntent, INTENT } from "./intent.js";
 import { bytes, checkAll, errorOf, PAGE, reasonOf, smallHost } from "./pin.fixture.js";
 
-const HUGE = 2 ** 21;
 const RW = PROT.READ | PROT.WRITE;
 
 test("a pin: holds each page once, and gives all back at its release", () => {
@@ -39,80 +38,6 @@ test("a pin that fails in its middle: nothing stays held, the error says where",
   expect(error.message).toContain("mmap");
   expect(host.pinner.chargedBytes(space)).toBe(0);
   expect(host.pinner.list()).toEqual([]);
-  checkAll(host);
-});
-
-/** A process with 4 MiB in two blocks, every page written. */
-function hugeProcess(limits = {}) {
-  const host = smallHost();
-  const space = host.manager.createSpace({ limits });
-  const length = 2 * HUGE;
-  const address = space.map({ address: 2 ** 30, length, prot: RW, fixed: "no-replace" });
-  for (let at = 0; at < length; at += PAGE) space.write(address + at, Uint8Array.of(7));
-  expect(host.manager.counters.hugeFaults).toBe(2);
-  return { host, space, address };
-}
-
-test.each([
-  [0, 2 * HUGE],
-  [0, HUGE + 3 * PAGE],
-  [5 * PAGE, HUGE],
-  [HUGE - PAGE, 2 * PAGE],
-])("2 MiB pages: from %i on %i bytes, every page once, given back once", (offset, length) => {
-  const { host, space, address } = hugeProcess();
-  const at = address + offset;
-  for (const take of [
-    () => host.pinner.pinForShortDma(space, at, length, ACCESS.WRITE),
-    () => host.pinner.pinForLongTermDma(space, at, length, ACCESS.WRITE),
-  ]) {
-    const pin = take();
-    expect(pin.frameCount).toBe(length / PAGE);
-    const pages = pin.runs.flatMap(({ pfn, count }) =>
-      Array.from({ length: count }, (_, i) => pfn + i),
-    );
-    const first = at / PAGE;
-    expect(pages).toEqual(pages.map((_, i) => space.lookup(first + i)));
-    checkAll(host);
-    pin.release(true);
-    checkAll(host);
-  }
-  expect(host.pinner.chargedBytes(space)).toBe(0);
-});
-
-test("2 MiB pages: asked for by block, not by page", () => {
-  const { host, space, address } = hugeProcess();
-  host.pinner.pinForLongTermDma(space, address, 2 * HUGE, ACCESS.WRITE).release(false);
-  const before = host.manager.counters.faults;
-  host.pinner.pinForLongTermDma(space, address, 2 * HUGE, ACCESS.WRITE).release(false);
-  expect(host.manager.counters.faults - before).toBe(2);
-});
-
-test("2 MiB pages over the limit: the error says which page, nothing stays", () => {
-  const { host, space, address } = hugeProcess({ lockedBytesMax: HUGE + 7 * PAGE });
-  const pin = () => host.pinner.pinForLongTermDma(space, address, 2 * HUGE, ACCESS.WRITE);
-  const error = errorOf(pin);
-  expect(error).toMatchObject({ reason: "limit", address: address + HUGE + 7 * PAGE });
-  expect(host.pinner.chargedBytes(space)).toBe(0);
-  checkAll(host);
-  // What is pinned already is charged once.
-  const some = host.pinner.pinForLongTermDma(space, address, HUGE, ACCESS.WRITE);
-  const more = host.pinner.pinForLongTermDma(space, address, HUGE + PAGE, ACCESS.WRITE);
-  expect(host.pinner.chargedBytes(space)).toBe(HUGE + PAGE);
-  checkAll(host);
-  some.release(false);
-  more.release(false);
-  checkAll(host);
-});
-
-test("2 MiB pages of which one area may only be read: no further than the other", () => {
-  const { host, space, address } = hugeProcess();
-  space.protect(address + 9 * PAGE, PAGE, PROT.READ);
-  const pin = () => host.pinner.pinForShortDma(space, address, HUGE, ACCESS.WRITE);
-  expect(errorOf(pin)).toMatchObject({ reason: "read-only", address: address + 9 * PAGE });
-  const reading = host.pinner.pinForShortDma(space, address, HUGE, ACCESS.READ);
-  expect(reading.frameCount).toBe(HUGE / PAGE);
-  checkAll(host);
-  reading.release();
   checkAll(host);
 });
 
