@@ -75,6 +75,8 @@ export interface RegionPages {
   readonly bytes: Uint8Array;
   readonly view: DataView;
   readonly offset: number;
+  /** Bytes from `offset` on that are one range: one page, or several of a larger entry. */
+  readonly span: number;
   /**
    * Asks for `count` pages from `page` on, the first of which is absent for the access: queues the
    * fault and returns at once. Those behind the first are advice.

@@ -40,8 +40,12 @@ export function readyPages(
 ): PagesResult {
   const { pageBytes } = pages;
   const last = Math.floor((position + length - 1) / pageBytes);
-  for (let page = Math.floor(position / pageBytes); page <= last; page++) {
-    if (pages.locate(page, isWrite)) continue;
+  let page = Math.floor(position / pageBytes);
+  while (page <= last) {
+    if (pages.locate(page, isWrite)) {
+      page += pages.span / pageBytes;
+      continue;
+    }
     const bytes = Math.max(length, Math.min(ahead, FAULT_AHEAD_BYTES));
     const end = Math.floor((position + bytes - 1) / pageBytes) + 1;
     const answer = pages.fault(page, end - page, isWrite);
@@ -60,10 +64,11 @@ export function copyIntoPages(
   length: number,
 ): void {
   const { pageBytes } = pages;
-  for (let page = Math.floor(position / pageBytes); length > 0; page++) {
+  while (length > 0) {
+    const page = Math.floor(position / pageBytes);
     const inPage = position - page * pageBytes;
-    const chunk = Math.min(length, pageBytes - inPage);
     assert(pages.locate(page, true), "a page that is written is there");
+    const chunk = Math.min(length, pages.span - inPage);
     views.copy(pages.bytes, pages.offset + inPage, source, sourceOffset, chunk);
     position += chunk;
     sourceOffset += chunk;
@@ -81,10 +86,11 @@ export function copyFromPages(
   length: number,
 ): void {
   const { pageBytes } = pages;
-  for (let page = Math.floor(position / pageBytes); length > 0; page++) {
+  while (length > 0) {
+    const page = Math.floor(position / pageBytes);
     const inPage = position - page * pageBytes;
-    const chunk = Math.min(length, pageBytes - inPage);
     assert(pages.locate(page, false), "a page that is read is there");
+    const chunk = Math.min(length, pages.span - inPage);
     views.copy(target, targetOffset, pages.bytes, pages.offset + inPage, chunk);
     position += chunk;
     targetOffset += chunk;

@@ -16,6 +16,7 @@ export class TestPages implements RegionPages {
   bytes: Uint8Array = new Uint8Array(0);
   view: DataView = new DataView(new ArrayBuffer(0));
   offset = 0;
+  readonly span: number;
   /** Faults that nobody has served, in the order in which they came: page and whether to write. */
   readonly queue: { page: number; isWrite: boolean }[] = [];
   /** Pages whose faults fail. */
@@ -34,6 +35,7 @@ export class TestPages implements RegionPages {
   constructor(pageCount: number, address: number, pageBytes = 4096) {
     this.pageCount = pageCount;
     this.pageBytes = pageBytes;
+    this.span = pageBytes;
     this.address = address;
     this.saved = Array.from({ length: pageCount }, () => new Uint8Array(pageBytes));
     this.places = new Int32Array(pageCount).fill(ABSENT);

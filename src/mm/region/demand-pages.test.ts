@@ -6,6 +6,7 @@ import { ADVICE, PAGE_FAULT } from "../../base/index.js";
 import { FRAME_BYTES, FRAME_FLAG } from "../frames/index.js";
 import type { DemandPages } from "./demand-pages.js";
 import { FAULT_RETRY, FAULT_SHORT, FAULT_WRONG } from "./demand-space.js";
+import { FailedFaults } from "./failed-faults.js";
 import { FaultQueue } from "./fault-queue.js";
 import { ProcessRegions } from "./process-regions.js";
 
@@ -220,6 +221,102 @@ describe("on-demand pages", () => {
     expect(pages.locate(6, false)).toBe(true);
     space.unmap(VPN + 7);
     expect(pages.advise(6, 2, ADVICE.PREFETCH, true)).toBe(false);
+  });
+});
+
+describe("a fault that is put off", () => {
+  it("for want of memory: others that come meanwhile are served at once", () => {
+    const { pages, queue, space } = demand();
+    space.refusals = 1;
+    space.refusal = FAULT_SHORT;
+    pages.fault(0, 1, true);
+    queue.pump(0);
+    expect(queue.deadlineNs()).toBe(1_000_000);
+    pages.fault(2, 1, true);
+    expect(queue.deadlineNs()).toBe(0);
+    queue.pump(10);
+    expect([pages.locate(0, true), pages.locate(2, true)]).toEqual([false, true]);
+    expect(queue.deadlineNs()).toBe(1_000_000);
+    queue.pump(1_000_000);
+    expect(pages.locate(0, true)).toBe(true);
+    queue.checkInvariants();
+  });
+
+  it("for want of memory: its tries are a millisecond apart, whoever else is served", () => {
+    const { pages, queue, space } = demand(600, true, 1024);
+    const { deviceFrame } = space;
+    space.deviceFrame = (vpn, isWrite) =>
+      vpn === VPN ? FAULT_SHORT : deviceFrame.call(space, vpn, isWrite);
+    pages.fault(0, 1, true);
+    for (let turn = 0; turn < 100; turn++) {
+      pages.fault(1 + turn, 1, true);
+      queue.pump(turn * 100_000);
+    }
+    expect(queue.counters.served).toBe(100);
+    expect(queue.counters.short).toBe(10);
+    expect(pages.fault(0, 1, true)).toBe(PAGE_FAULT.QUEUED);
+  });
+
+  it("since the mapping changes: that is no try without memory", () => {
+    const { pages, queue, space } = demand();
+    space.refusals = 40;
+    pages.fault(0, 1, true);
+    for (let turn = 0; turn < 40; turn++) queue.pump(queue.deadlineNs());
+    expect(queue.counters.retried).toBe(40);
+    space.refusals = 2;
+    space.refusal = FAULT_SHORT;
+    while (queue.count > 0) queue.pump(queue.deadlineNs());
+    expect([queue.counters.short, queue.counters.failed]).toEqual([2, 0]);
+    expect(pages.locate(0, true)).toBe(true);
+  });
+
+  it("to be read and to be written: each in the queue once, until it has had its turn", () => {
+    const { pages, queue } = demand();
+    pages.fault(0, 1, false);
+    pages.fault(0, 1, true);
+    pages.fault(0, 1, false);
+    expect(queue.count).toBe(2);
+    expect(pages.touch(0, false)).toBe(true);
+    pages.invalidate(pages.start, pages.end);
+    pages.fault(0, 1, true);
+    expect(queue.count).toBe(2);
+    queue.pump(0);
+    expect(queue.count).toBe(0);
+  });
+
+  it("that found the queue full: told when there is room, though others were served", () => {
+    const { memory, pages, queue, space } = demand(20);
+    space.mapAbsent(VPN + 100, 1);
+    const regions = new ProcessRegions(memory, space, space, queue);
+    const other = regions.registerPages(ADDRESS + 100 * FRAME_BYTES, 1, true, true) as DemandPages;
+    let told = 0;
+    // Who is told asks at once, and may find it full again.
+    other.attach({
+      pagesServed: () => {
+        told++;
+        if (!other.locate(0, true)) other.fault(0, 1, true);
+      },
+    });
+    pages.fault(0, 20, false);
+    expect(other.fault(0, 1, true)).toBe(PAGE_FAULT.QUEUED);
+    expect(queue.counters.overflowed).toBe(2);
+    while (queue.count > 0) queue.pump(0);
+    expect(told).toBe(2);
+    expect(other.locate(0, true)).toBe(true);
+    queue.checkInvariants();
+  });
+
+  it("and fails: the newest 1,024 failures are remembered, no more", () => {
+    const failures = new FailedFaults();
+    for (let page = 0; page < 2000; page++) failures.add(page, page % 2 === 0, 0);
+    expect(failures.count).toBe(1024);
+    expect([975, 976, 1999].map((page) => failures.has(page, page % 2 === 0, 1))).toEqual([
+      false,
+      true,
+      true,
+    ]);
+    expect(failures.has(1999, true, 1)).toBe(false);
+    expect(failures.has(1999, false, 50_000_000)).toBe(false);
   });
 });
 

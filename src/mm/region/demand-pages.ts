@@ -4,8 +4,7 @@
 // change. Nothing is pinned and no reference is held: a page stays in its place because whoever
 // wants to move it says so first. In the manner of Linux' ib_umem_odp and hmm_range_fault.
 //
-// Pages are 4 KiB; entries are in leaves of 512, in a directory of two levels, so that the whole
-// address space (implicit ODP) costs nothing before it is used.
+// Packets ask by pages of 4 KiB; entries are of 2 MiB wherever the memory allows (demand-table.ts).
 
 import {
   ADVICE,
@@ -17,20 +16,23 @@ import {
   type PageWaker,
   type RegisteredPages,
 } from "../../base/index.js";
-import { FRAME_BYTES, FRAME_FLAG, type Pfn, type PhysicalMemory } from "../frames/index.js";
+import {
+  FRAME_BYTES,
+  FRAME_FLAG,
+  PAGE_BLOCK_ORDER,
+  type Pfn,
+  type PhysicalMemory,
+  ZONE,
+} from "../frames/index.js";
 import { type DemandNotifier, type DemandSpace, FAULT_RETRY, FAULT_SHORT } from "./demand-space.js";
+import { DemandTable, ENTRY, LEAF_PAGES } from "./demand-table.js";
+import { FailedFaults } from "./failed-faults.js";
 import type { FaultQueue } from "./fault-queue.js";
+import { SectionList } from "./section-list.js";
 
-const STATE = { ABSENT: 0, READABLE: 1, WRITABLE: 2 } as const;
 const QUEUED = { READ: 1, WRITE: 2 } as const;
-
-const LEAF_PAGES = 512;
-/** Leaves of one node of the directory: 16 GiB. */
-const NODE_LEAVES = 8192;
 /** A fault whose pages change under it is tried again at once so often, then in a later turn. */
 const TRIES_AT_ONCE = 4;
-/** How long a fault that has failed is remembered for those who waited for it. */
-const FAILURE_NS = 50_000_000;
 /**
  * A fault brings in at most so many pages, those behind the first being advice. Where memory is so
  * short that they drive each other out, fewer: a page that is missed so soon after it came halves
@@ -47,20 +49,6 @@ const NO_VIEW = new DataView(new ArrayBuffer(0));
 export const SERVED = { DONE: 0, RETRY: 1, SHORT: 2, FAILED: 3 } as const;
 export type Served = (typeof SERVED)[keyof typeof SERVED];
 
-/** Entries of 512 pages. */
-class Leaf {
-  readonly states = new Uint8Array(LEAF_PAGES);
-  /** Faults that are in the queue, `QUEUED` bits. */
-  readonly queued = new Uint8Array(LEAF_PAGES);
-  readonly sections = new Uint16Array(LEAF_PAGES);
-  readonly offsets = new Float64Array(LEAF_PAGES);
-  readonly frames = new Float64Array(LEAF_PAGES);
-  /** Faults that the queue had served when the page came last, modulo 2^32; 0 for never. */
-  readonly arrivals = new Uint32Array(LEAF_PAGES);
-}
-
-type Node = (Leaf | null)[];
-
 export class DemandPages implements RegisteredPages, DemandNotifier {
   readonly pageBytes = FRAME_BYTES;
   readonly pageCount: number;
@@ -70,8 +58,7 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   bytes: Uint8Array = NO_BYTES;
   view: DataView = NO_VIEW;
   offset = 0;
-  /** Pages that are there now. */
-  presentCount = 0;
+  span: number = FRAME_BYTES;
   /** Times that pages were taken away. */
   invalidatedCount = 0;
 
@@ -80,18 +67,18 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   private readonly memory: PhysicalMemory;
   private readonly isWrite: boolean;
   private readonly firstVpn: number;
-  private readonly nodes: (Node | null)[];
-  /** Sections met so far, by the numbers that leaves have. */
-  private readonly sections: Uint8Array[] = [];
-  private readonly views: DataView[] = [];
+  /** Pages between the 2 MiB boundary below the region, where the table begins, and its first. */
+  private readonly skew: number;
+  private readonly table: DemandTable;
+  private readonly sections = new SectionList();
   private readonly wakers: PageWaker[] = [];
-  /** Faults that failed of late: page * 2 + (write ? 1 : 0) → when that is forgotten. */
-  private readonly failures = new Map<number, number>();
+  private readonly failures = new FailedFaults();
   private windowPages = WINDOW_PAGES_MAX;
   private isLive = true;
-  /** The leaf looked at last. */
-  private lastNumber = -1;
-  private lastLeaf: Leaf | null = null;
+  private readonly onGone = (frame: Pfn, count: number, state: number) => {
+    // Whether a peer has written isn't known; it could have.
+    if (state === ENTRY.WRITABLE) this.markDirty(frame, count);
+  };
 
   /**
    * @param address with `length`: the addresses of the region; whole pages around them.
@@ -112,8 +99,8 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     this.firstVpn = Math.floor(address / FRAME_BYTES);
     this.address = this.firstVpn * FRAME_BYTES;
     this.pageCount = Math.ceil((address + length) / FRAME_BYTES) - this.firstVpn;
-    const nodes = Math.ceil(this.pageCount / LEAF_PAGES / NODE_LEAVES);
-    this.nodes = new Array<Node | null>(nodes).fill(null);
+    this.skew = this.firstVpn % LEAF_PAGES;
+    this.table = new DemandTable(this.skew + this.pageCount);
     space.addNotifier(this);
   }
 
@@ -126,21 +113,30 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     return this.address + this.pageCount * FRAME_BYTES;
   }
 
+  /** Pages that are there now. */
+  get presentCount(): number {
+    return this.table.presentCount;
+  }
+
+  /** Entries for 2 MiB that there are now. */
+  get blockCount(): number {
+    return this.table.blockCount;
+  }
+
   locate(page: number, isWrite: boolean): boolean {
-    const leaf = this.leafOf(page);
-    if (leaf === null) return false;
-    const slot = page % LEAF_PAGES;
-    if ((leaf.states[slot] as number) < (isWrite ? STATE.WRITABLE : STATE.READABLE)) return false;
-    const section = leaf.sections[slot] as number;
-    this.bytes = this.sections[section] as Uint8Array;
-    this.view = this.views[section] as DataView;
-    this.offset = leaf.offsets[slot] as number;
+    const { table } = this;
+    if (!table.locate(this.skew + page, isWrite ? ENTRY.WRITABLE : ENTRY.READABLE)) return false;
+    const { section } = table;
+    this.bytes = this.sections.bytes[section] as Uint8Array;
+    this.view = this.sections.views[section] as DataView;
+    this.offset = table.offset;
+    this.span = table.span;
     return true;
   }
 
   fault(page: number, count: number, isWrite: boolean): PageFault {
     if (!this.allows(page, isWrite)) return PAGE_FAULT.REFUSED;
-    if (this.failures.size > 0 && this.hasFailed(page, isWrite)) return PAGE_FAULT.REFUSED;
+    if (this.failures.has(page, isWrite, this.queue.nowNs)) return PAGE_FAULT.REFUSED;
     this.adaptWindow(page);
     this.ask(page, Math.min(count, this.windowPages), isWrite);
     return PAGE_FAULT.QUEUED;
@@ -178,20 +174,8 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     this.failures.clear();
     const from = Math.max(0, Math.floor(start / FRAME_BYTES) - this.firstVpn);
     const to = Math.min(this.pageCount, Math.ceil(end / FRAME_BYTES) - this.firstVpn);
-    const lastLeaf = Math.floor((to - 1) / LEAF_PAGES);
-    for (let number = Math.floor(from / LEAF_PAGES); number <= lastLeaf; number++) {
-      const node = this.nodes[Math.floor(number / NODE_LEAVES)] ?? null;
-      if (node === null) {
-        // Nothing of the whole node is there.
-        number = (Math.floor(number / NODE_LEAVES) + 1) * NODE_LEAVES - 1;
-        continue;
-      }
-      const leaf = node[number % NODE_LEAVES] ?? null;
-      if (leaf === null) continue;
-      const first = Math.max(0, from - number * LEAF_PAGES);
-      const end = Math.min(LEAF_PAGES, to - number * LEAF_PAGES);
-      for (let slot = first; slot < end; slot++) this.takeOut(leaf, slot);
-    }
+    if (from >= to) return;
+    this.invalidatedCount += this.table.takeOut(this.skew + from, this.skew + to, this.onGone);
   }
 
   release(): void {
@@ -204,9 +188,6 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
 
   /** Queue only: serves one fault. */
   serve(page: number, isWrite: boolean): Served {
-    const leaf = this.leafOf(page);
-    const slot = page % LEAF_PAGES;
-    if (leaf !== null) leaf.queued[slot] = 0;
     const vpn = this.firstVpn + page;
     for (let tries = 0; tries < TRIES_AT_ONCE; tries++) {
       if (!this.isLive) return SERVED.FAILED;
@@ -222,18 +203,17 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     return this.locate(page, isWrite) ? SERVED.DONE : SERVED.RETRY;
   }
 
-  /** Queue only: a fault goes back to the queue's end. */
-  noteQueued(page: number, isWrite: boolean): void {
-    const leaf = this.makeLeaf(page);
-    const slot = page % LEAF_PAGES;
-    leaf.queued[slot] = (leaf.queued[slot] as number) | (isWrite ? QUEUED.WRITE : QUEUED.READ);
+  /** Queue only: a fault is in the queue, or has come to its turn. */
+  noteQueued(page: number, isWrite: boolean, isQueued: boolean): void {
+    const bit = isWrite ? QUEUED.WRITE : QUEUED.READ;
+    const bits = this.table.queuedOf(this.skew + page);
+    this.table.setQueued(this.skew + page, isQueued ? bits | bit : bits & ~bit);
   }
 
   /** Queue only: a fault can't be served; those who wait for it find out. */
   noteFailure(page: number, isWrite: boolean, nowNs: number): void {
     // One that was wrong because nothing was mapped says nothing of what is mapped next.
-    if (!this.allows(page, isWrite)) return;
-    this.failures.set(page * 2 + (isWrite ? 1 : 0), nowNs + FAILURE_NS);
+    if (this.allows(page, isWrite)) this.failures.add(page, isWrite, nowNs);
   }
 
   /** Queue only: to be called when faults of these pages have been served or have failed. */
@@ -242,25 +222,17 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   }
 
   checkInvariants(): void {
-    let present = 0;
-    for (const node of this.nodes) {
-      for (const leaf of node ?? []) {
-        if (leaf === null) continue;
-        for (const state of leaf.states) present += state === STATE.ABSENT ? 0 : 1;
-      }
-    }
-    assert(present === this.presentCount, "every present page is counted");
-    assert(this.isLive || present === 0, "nothing is left of released pages");
+    this.table.checkInvariants();
+    assert(this.isLive || this.presentCount === 0, "nothing is left of released pages");
   }
 
   private adaptWindow(page: number): void {
-    const leaf = this.makeLeaf(page);
-    const slot = page % LEAF_PAGES;
-    if ((leaf.queued[slot] as number) !== 0) return;
-    const arrival = leaf.arrivals[slot] as number;
+    const { table, skew } = this;
+    if (table.queuedOf(skew + page) !== 0) return;
+    const arrival = table.arrivalOf(skew + page);
     const isMissedSoon =
       arrival !== 0 &&
-      leaf.states[slot] === STATE.ABSENT &&
+      !table.locate(skew + page, ENTRY.READABLE) &&
       (this.queue.counters.served - arrival) >>> 0 < MISSED_SOON_SERVICES;
     this.windowPages = isMissedSoon
       ? Math.max(WINDOW_PAGES_MIN, this.windowPages >> 1)
@@ -272,12 +244,10 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     const bit = isWrite ? QUEUED.WRITE : QUEUED.READ;
     for (let i = page; i < end; i++) {
       if (i !== page && this.locate(i, isWrite)) continue;
-      const leaf = this.makeLeaf(i);
-      const slot = i % LEAF_PAGES;
       // A write fault in the queue serves a reader too.
-      if ((leaf.queued[slot] as number) >= bit) continue;
+      if (this.table.queuedOf(this.skew + i) >= bit) continue;
       if (!this.queue.add(this, i, isWrite)) return;
-      this.noteQueued(i, isWrite);
+      this.noteQueued(i, isWrite, true);
     }
   }
 
@@ -286,12 +256,8 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     return this.space.isMapped(this.firstVpn + page, isWrite);
   }
 
-  private hasFailed(page: number, isWrite: boolean): boolean {
-    const untilNs = this.failures.get(page * 2 + (isWrite ? 1 : 0));
-    return untilNs !== undefined && this.queue.nowNs < untilNs;
-  }
-
   private mapPresent(page: number): void {
+    if (this.locate(page, false)) return;
     const sequence = this.space.readBegin(this);
     if (sequence % 2 !== 0) return;
     const frame = this.space.presentFrame(this.firstVpn + page, false);
@@ -301,62 +267,49 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   /** @param isForWrite the frame was got for a write; else it may be writable all the same. */
   private putIn(page: number, frame: Pfn, isForWrite: boolean): void {
     const { memory } = this;
-    const leaf = this.makeLeaf(page);
-    const slot = page % LEAF_PAGES;
-    if (leaf.states[slot] === STATE.ABSENT) this.presentCount++;
     const isWritable = isForWrite || this.space.isWritable(this.firstVpn + page);
-    const canWrite = this.isWrite && isWritable;
-    leaf.states[slot] = canWrite ? STATE.WRITABLE : STATE.READABLE;
-    leaf.frames[slot] = frame;
-    leaf.arrivals[slot] = this.queue.counters.served + 1;
-    leaf.sections[slot] = this.sectionNumber(memory.bytesOf(frame), frame);
-    leaf.offsets[slot] = memory.offsetOf(frame);
-  }
-
-  private takeOut(leaf: Leaf, slot: number): void {
-    const state = leaf.states[slot] as number;
-    if (state === STATE.ABSENT) return;
-    // Whether a peer has written isn't known; it could have.
-    if (state === STATE.WRITABLE) this.memory.setFlag(leaf.frames[slot] as Pfn, FRAME_FLAG.DIRTY);
-    leaf.states[slot] = STATE.ABSENT;
-    this.presentCount--;
-    this.invalidatedCount++;
-  }
-
-  private sectionNumber(bytes: Uint8Array, frame: Pfn): number {
-    const known = this.sections.indexOf(bytes);
-    if (known >= 0) return known;
-    assert(this.sections.length < 0x1_0000, "sections are numbered in 16 bits");
-    this.sections.push(bytes);
-    this.views.push(this.memory.viewOf(frame));
-    return this.sections.length - 1;
-  }
-
-  private leafOf(page: number): Leaf | null {
-    const number = Math.floor(page / LEAF_PAGES);
-    if (number === this.lastNumber) return this.lastLeaf;
-    const node = this.nodes[Math.floor(number / NODE_LEAVES)] ?? null;
-    const leaf = node === null ? null : (node[number % NODE_LEAVES] ?? null);
-    if (leaf !== null) {
-      this.lastNumber = number;
-      this.lastLeaf = leaf;
+    const state = this.isWrite && isWritable ? ENTRY.WRITABLE : ENTRY.READABLE;
+    // 0 is for pages that never came.
+    const arrival = (this.queue.counters.served + 1) >>> 0 || 1;
+    const section = this.sections.numberOf(memory.bytesOf(frame), memory.viewOf(frame));
+    const offset = memory.offsetOf(frame);
+    const at = this.skew + page;
+    const inBlock = at % LEAF_PAGES;
+    const isLarge = memory.orderOf(frame) >= PAGE_BLOCK_ORDER;
+    if (isLarge && this.isBlock(page - inBlock, frame - inBlock, isWritable)) {
+      const first = offset - inBlock * FRAME_BYTES;
+      this.table.enterBlock(at, state, frame - inBlock, section, first, arrival);
+    } else {
+      this.table.enter(at, state, frame, section, offset, arrival);
     }
-    return leaf;
   }
 
-  private makeLeaf(page: number): Leaf {
-    const known = this.leafOf(page);
-    if (known !== null) return known;
-    const number = Math.floor(page / LEAF_PAGES);
-    const nodeNumber = Math.floor(number / NODE_LEAVES);
-    let node = this.nodes[nodeNumber] ?? null;
-    if (node === null) {
-      const leaves = Math.ceil(this.pageCount / LEAF_PAGES) - nodeNumber * NODE_LEAVES;
-      node = new Array<Leaf | null>(Math.min(NODE_LEAVES, leaves)).fill(null);
-      this.nodes[nodeNumber] = node;
+  /**
+   * Whether the 2 MiB that begin with a page are an aligned block of memory from `frame` on, which
+   * the device can use as it is. (Single frames that lie so are found by the table, when all are
+   * in.) Preconditions: `frame` is of a block of 2 MiB and more.
+   */
+  private isBlock(first: number, frame: Pfn, isWrite: boolean): boolean {
+    const { memory, space } = this;
+    if (frame % LEAF_PAGES !== 0) return false;
+    if (first < 0 || first + LEAF_PAGES > this.pageCount) return false;
+    // A zone may have its 2 MiB in two sections.
+    const last = frame + LEAF_PAGES - 1;
+    if (memory.bytesOf(frame) !== memory.bytesOf(last)) return false;
+    const vpn = this.firstVpn + first;
+    for (let i = LEAF_PAGES - 1; i >= 0; i--) {
+      if (space.presentFrame(vpn + i, isWrite) !== frame + i) return false;
     }
-    const leaf = new Leaf();
-    node[number % NODE_LEAVES] = leaf;
-    return leaf;
+    return true;
+  }
+
+  private markDirty(frame: Pfn, count: number): void {
+    const { memory } = this;
+    // A device's memory has no other copy that it could differ from.
+    if (memory.zoneOf(frame).kind !== ZONE.NORMAL) return;
+    for (let at = frame; at < frame + count; ) {
+      memory.setFlag(at, FRAME_FLAG.DIRTY);
+      at = memory.headOf(at) + 2 ** memory.orderOf(at);
+    }
   }
 }

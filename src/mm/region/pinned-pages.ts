@@ -12,6 +12,7 @@ import {
   type RegisteredPages,
 } from "../../base/index.js";
 import { FRAME_BYTES, type Pfn, type PhysicalMemory } from "../frames/index.js";
+import { SectionList } from "./section-list.js";
 
 /** Contiguous frames. */
 export interface FrameRun {
@@ -62,11 +63,11 @@ export class PinnedPages implements RegisteredPages {
   bytes: Uint8Array = NO_BYTES;
   view: DataView = NO_VIEW;
   offset = 0;
+  readonly span: number;
 
   private readonly pinned: PinnedRuns;
   private readonly isWrite: boolean;
-  private readonly sections: Uint8Array[] = [];
-  private readonly views: DataView[] = [];
+  private readonly sections = new SectionList();
   private readonly sectionOf: Uint16Array | null;
   private readonly offsets: Float64Array;
   private isLive = true;
@@ -92,12 +93,13 @@ export class PinnedPages implements RegisteredPages {
     const total = pieces.reduce((sum, piece) => sum + piece.bytes, 0);
     assert(total === end - start, "exactly the pages of the region are pinned");
     this.pageBytes = bestPageBytes(pieces);
+    this.span = this.pageBytes;
     this.address = Math.floor(start / this.pageBytes) * this.pageBytes;
     this.pageCount = Math.ceil((end - this.address) / this.pageBytes);
     this.offsets = new Float64Array(this.pageCount);
     const numbers = new Uint16Array(this.pageCount);
     for (const piece of pieces) this.fill(piece, numbers);
-    this.sectionOf = this.sections.length > 1 ? numbers : null;
+    this.sectionOf = this.sections.count > 1 ? numbers : null;
     const { revocation } = pinned;
     // What can be taken back is asked for at every access.
     const isRange = pieces.length === 1 && revocation === undefined;
@@ -108,8 +110,8 @@ export class PinnedPages implements RegisteredPages {
   locate(page: number, isWrite: boolean): boolean {
     if (this.isRevoked || (isWrite && !this.isWrite)) return false;
     const section = this.sectionOf === null ? 0 : (this.sectionOf[page] as number);
-    this.bytes = this.sections[section] as Uint8Array;
-    this.view = this.views[section] as DataView;
+    this.bytes = this.sections.bytes[section] as Uint8Array;
+    this.view = this.sections.views[section] as DataView;
     this.offset = this.offsets[page] as number;
     return true;
   }
@@ -146,13 +148,7 @@ export class PinnedPages implements RegisteredPages {
   }
 
   private fill(piece: Piece, numbers: Uint16Array): void {
-    let number = this.sections.indexOf(piece.section);
-    if (number < 0) {
-      number = this.sections.length;
-      assert(number < 0x1_0000, "sections are numbered in 16 bits");
-      this.sections.push(piece.section);
-      this.views.push(piece.view);
-    }
+    const number = this.sections.numberOf(piece.section, piece.view);
     const first = Math.floor((piece.address - this.address) / this.pageBytes);
     const last = Math.floor((piece.address + piece.bytes - 1 - this.address) / this.pageBytes);
     // Of a page of which the region has only the end, the beginning is where it would be.
