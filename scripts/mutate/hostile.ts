@@ -2,16 +2,8 @@
 // The checks that stand between a hostile client and everybody else, each with the edit that takes
 // it out and the test that must fail then. `from` stands exactly once in its file.
 
-export interface Mutation {
-  /** What is taken out, in words. */
-  readonly check: string;
-  readonly file: string;
-  readonly from: string;
-  readonly to: string;
-  /** The test that has to fail: its file, and a part of its name that is in no other's. */
-  readonly test: string;
-  readonly name: string;
-}
+import { COPY_MUTATIONS } from "./copy.js";
+import { type Mutation, type MutationRow, mutationsOf } from "./mutation.js";
 
 const CHUNKS = "src/rtrs/server-chunks.ts";
 const SERVER = "src/rtrs/server.ts";
@@ -31,9 +23,7 @@ const RIGHTS = "test/hostile/rights.test.ts";
 const RESOURCES = "test/hostile/resources.test.ts";
 const PACKETS = "test/hostile/packets.test.ts";
 
-type Row = readonly [check: string, from: string, to: string, test: string, name: string];
-
-const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
+const ROWS: readonly MutationRow[] = [
   [
     CHUNKS,
     [
@@ -297,8 +287,8 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
       ],
       [
         "one writer",
-        "if (writes && writers >= (access === RNBD_ACCESS.RW ? 1 : 2)) return ERRNO.EPERM;",
-        "",
+        "return writersOf(state) >= (access === RNBD_ACCESS.RW ? 1 : 2) ? ERRNO.EPERM : 0;",
+        "return 0;",
         RIGHTS,
         "a second writer",
       ],
@@ -425,6 +415,11 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
         KEYS,
         "one's own key, one byte ahead of the start",
       ],
+    ],
+  ],
+  [
+    "src/transport/region-keys.ts",
+    [
       [
         "keys can't be told from the one before",
         "const key = randomBelow(this.random, 0x1_0000_0000);",
@@ -486,6 +481,4 @@ const ROWS: readonly (readonly [file: string, rows: readonly Row[]])[] = [
   ],
 ];
 
-export const HOSTILE_MUTATIONS: readonly Mutation[] = ROWS.flatMap(([file, rows]) =>
-  rows.map(([check, from, to, test, name]) => ({ check, file, from, to, test, name })),
-);
+export const HOSTILE_MUTATIONS: readonly Mutation[] = [...mutationsOf(ROWS), ...COPY_MUTATIONS];

@@ -7,7 +7,8 @@ import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { HOSTILE_MUTATIONS, type Mutation } from "./hostile.js";
+import { HOSTILE_MUTATIONS } from "./hostile.js";
+import type { Mutation } from "./mutation.js";
 
 /**
  * - `caught`: the test fails, as it should. `hangs`: it does not end, which is as good.

@@ -72,6 +72,7 @@ function jobOf(what: readonly string[]): {
 } {
   const target = what.at(-1) ?? "";
   const sources = what.slice(0, -1);
+  if (target === "") throw new FarpageError("EINVAL", "the target of the copy has no name");
   if (sources.length === 0) {
     throw new FarpageError("EINVAL", "a copy has a target: farpage copy FILE... rtrs://IP/EXPORT");
   }

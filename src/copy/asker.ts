@@ -11,9 +11,9 @@ import {
   type RtrsEnvironment,
 } from "../rtrs/index.js";
 import { showByteText } from "./byte-text.js";
-import { COPY_TYPE, COPY_USER_BYTES_MAX, CopyHeader, writeCopyHeader } from "./messages.js";
+import { COPY_TYPE, CopyHeader, writeCopyHeader } from "./messages.js";
 import type { CopyPull } from "./sink.js";
-import type { CopySession } from "./source-link.js";
+import { COPY_SESSION, type CopySession } from "./source-link.js";
 
 export interface CopyAskerOptions {
   readonly rtrs: Omit<RtrsClientOptions, "userBytesMax">;
@@ -33,7 +33,7 @@ export class CopyAsker implements Machine, RtrsClientUser {
     environment: RtrsEnvironment,
     options: CopyAskerOptions,
     createSession: (user: RtrsClientUser) => CopySession = (user) =>
-      new RtrsClient(environment, { ...options.rtrs, userBytesMax: COPY_USER_BYTES_MAX }, user),
+      new RtrsClient(environment, { ...options.rtrs, ...COPY_SESSION }, user),
   ) {
     this.options = options;
     const { paths } = options.pull;

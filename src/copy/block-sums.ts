@@ -54,26 +54,59 @@ export function crc32OfZeroes(byteCount: number): number {
   return ~multiply(zeroesOperator(byteCount), 0xffff_ffff) >>> 0;
 }
 
+/** How many groups of blocks all `BlockSums` that share it may keep. */
+export class SumsBudget {
+  groupsLeft: number;
+
+  constructor(groupCount: number) {
+    this.groupsLeft = groupCount;
+  }
+}
+
+/** Consecutive blocks, `GROUP` of them. */
+interface Group {
+  readonly sums: Uint32Array;
+  readonly known: Uint8Array;
+  knownCount: number;
+  /** Of all its blocks in a row; -1 while not all are known. */
+  whole: number;
+}
+
 export class BlockSums {
   readonly blockBytes: number;
-  private readonly groups = new Map<number, { sums: Uint32Array; known: Uint8Array }>();
-  private readonly wholeBlock: number;
+  private readonly groups = new Map<number, Group>();
+  private readonly budget: SumsBudget;
+  private readonly blockOperator: number;
+  private readonly groupOperator: number;
 
-  constructor(blockBytes: number) {
+  /** @param budget default: as many as there is memory for. */
+  constructor(blockBytes: number, budget = new SumsBudget(Infinity)) {
     assert(blockBytes > 0, "a block has bytes");
     this.blockBytes = blockBytes;
-    this.wholeBlock = zeroesOperator(blockBytes);
+    this.budget = budget;
+    this.blockOperator = zeroesOperator(blockBytes);
+    this.groupOperator = zeroesOperator(blockBytes * GROUP);
   }
 
+  /** Whether the block's CRC can be kept. */
+  hasRoomFor(index: number): boolean {
+    return this.budget.groupsLeft > 0 || this.groups.has(Math.floor(index / GROUP));
+  }
+
+  /** Preconditions: `hasRoomFor(index)`. */
   set(index: number, crc: number): void {
-    const number = Math.floor(index / GROUP);
-    let group = this.groups.get(number);
-    if (group === undefined) {
-      group = { sums: new Uint32Array(GROUP), known: new Uint8Array(GROUP) };
-      this.groups.set(number, group);
+    const group = this.groups.get(Math.floor(index / GROUP)) ?? this.addGroup(index);
+    const at = index % GROUP;
+    group.knownCount += 1 - (group.known[at] as number);
+    group.known[at] = 1;
+    group.sums[at] = crc;
+    group.whole = -1;
+    if (group.knownCount < GROUP) return;
+    let whole = 0;
+    for (let i = 0; i < GROUP; i++) {
+      whole = multiply(this.blockOperator, whole) ^ (group.sums[i] as number);
     }
-    group.sums[index % GROUP] = crc;
-    group.known[index % GROUP] = 1;
+    group.whole = whole >>> 0;
   }
 
   /** The CRC of a block, or -1 for one that nobody has named. */
@@ -83,27 +116,54 @@ export class BlockSums {
     return group.sums[index % GROUP] as number;
   }
 
-  /** The CRC of a file of `size` bytes. */
+  /**
+   * The CRC of a file of `size` bytes. It takes time for what is known, not for the holes: those
+   * a peer makes with nothing but a large number.
+   */
   whole(size: number): number {
-    const blockCount = Math.ceil(size / this.blockBytes);
     let crc = 0;
-    for (let first = 0; first < blockCount; first += GROUP) {
-      const end = Math.min(first + GROUP, blockCount);
-      if (this.groups.has(first / GROUP)) {
-        for (let index = first; index < end; index++) crc = this.append(crc, index, size);
-      } else {
-        const bytes = Math.min(size, end * this.blockBytes) - first * this.blockBytes;
-        crc = combineCrc32(crc, crc32OfZeroes(bytes), bytes);
+    let endBytes = 0;
+    const append = (startBytes: number, blocksCrc: number, operator: number): void => {
+      if (startBytes > endBytes) crc = appendZeroes(crc, startBytes - endBytes);
+      crc = (multiply(operator, crc) ^ blocksCrc) >>> 0;
+    };
+    for (const number of [...this.groups.keys()].sort((a, b) => a - b)) {
+      const { whole, known, sums } = this.groups.get(number) as Group;
+      const startBytes = number * GROUP * this.blockBytes;
+      if (startBytes >= size) break;
+      if (whole >= 0 && startBytes + GROUP * this.blockBytes <= size) {
+        append(startBytes, whole, this.groupOperator);
+        endBytes = startBytes + GROUP * this.blockBytes;
+        continue;
+      }
+      for (let i = 0; i < GROUP; i++) {
+        const at = startBytes + i * this.blockBytes;
+        if (known[i] === 0 || at >= size) continue;
+        const bytes = Math.min(this.blockBytes, size - at);
+        const isWhole = bytes === this.blockBytes;
+        append(at, sums[i] as number, isWhole ? this.blockOperator : zeroesOperator(bytes));
+        endBytes = at + bytes;
       }
     }
-    return crc;
+    return endBytes < size ? appendZeroes(crc, size - endBytes) : crc;
   }
 
-  private append(crc: number, index: number, size: number): number {
-    const bytes = Math.min(this.blockBytes, size - index * this.blockBytes);
-    const known = this.get(index);
-    const own = known < 0 ? crc32OfZeroes(bytes) : known;
-    if (bytes !== this.blockBytes) return combineCrc32(crc, own, bytes);
-    return (multiply(this.wholeBlock, crc) ^ own) >>> 0;
+  /** Forgets all, and gives its room back. */
+  clear(): void {
+    this.budget.groupsLeft += this.groups.size;
+    this.groups.clear();
   }
+
+  private addGroup(index: number): Group {
+    assert(this.budget.groupsLeft > 0, "there is room for the block's CRC");
+    this.budget.groupsLeft--;
+    const [sums, known] = [new Uint32Array(GROUP), new Uint8Array(GROUP)];
+    const group = { sums, known, knownCount: 0, whole: -1 };
+    this.groups.set(Math.floor(index / GROUP), group);
+    return group;
+  }
+}
+
+function appendZeroes(crc: number, byteCount: number): number {
+  return combineCrc32(crc, crc32OfZeroes(byteCount), byteCount);
 }

@@ -3,80 +3,27 @@
 // name, and nothing outside the folder is touched.
 
 import { beforeEach, describe, expect, it } from "vitest";
-import { ERRNO as E, HeapMemorySource, IpAddress, updateCrc32 } from "../base/index.js";
-import { ServerRequest, ServerSession } from "../rtrs/index.js";
-import { MAX_IO, NotingHost, Rig } from "./copy.fixture.js";
-import { COPY_PART_PREFIX, CopySink, checkCopyPath } from "./index.js";
+import { ERRNO as E, HeapMemorySource, updateCrc32 } from "../base/index.js";
+import { ServerRequest } from "../rtrs/index.js";
+import { MAX_IO, Rig } from "./copy.fixture.js";
+import { LyingSource, oneRecord, target } from "./hostile.fixture.js";
+import { COPY_PART_PREFIX, checkCopyPath } from "./index.js";
 import { Disk, newNode } from "./memory-tree.fixture.js";
 import { COPY_TYPE, COPY_USER_BYTES_MAX, CopyHeader, writeCopyHeader } from "./messages.js";
-import { COPY_ACTION, CopyRecord, writeRecord } from "./records.js";
+import { COPY_ACTION, type CopyRecord } from "./records.js";
 
-const peer = IpAddress.parse("192.0.2.1");
-const local = IpAddress.parse("192.0.2.2");
-
+let lying: LyingSource;
 let disk: Disk;
-let host: NotingHost;
-let sink: CopySink;
-let session: ServerSession;
-let errnos: number[];
 
 beforeEach(() => {
-  disk = new Disk();
-  host = new NotingHost(disk);
-  const memory = new HeapMemorySource();
-  sink = new CopySink({ crc32: updateCrc32, memory, maxIoBytes: MAX_IO }, host);
-  session = new ServerSession(1, peer, local, "1");
-  errnos = [];
-  sink.onSessionUp(session);
-  expect(ask({ type: COPY_TYPE.HELLO, path: "folder" }, 16)).toBe(0);
+  lying = new LyingSource();
+  ({ disk } = lying);
+  expect(lying.hello()).toBe(0);
 });
 
-/** What a request says; `data` is a write, a number asks for so many bytes. */
-function ask(what: Partial<CopyHeader>, data: Uint8Array | number): number {
-  const memory = new HeapMemorySource().allocate(MAX_IO);
-  const owner = {
-    reply: (_request: ServerRequest, errno: number) => {
-      errnos.push(errno);
-    },
-  };
-  const request = new ServerRequest(owner, session, 0, new Uint8Array(8192), memory, 0);
-  const header = Object.assign(new CopyHeader(), { runHigh: 1, runLow: 2, byteLength: 0, ...what });
-  request.isRead = typeof data === "number";
-  if (typeof data !== "number") {
-    memory.bytes.set(data);
-    header.byteLength = what.byteLength ?? data.length;
-  }
-  request.dataLength = typeof data === "number" ? data : data.length;
-  request.userLength = writeCopyHeader(header, request.userMessage, request.userView);
-  const before = errnos.length;
-  sink.onRequest(request);
-  for (let i = 0; i < 20 && errnos.length === before; i++) sink.pump(1);
-  expect(errnos.length).toBe(before + 1);
-  lastMemory = memory.bytes;
-  return errnos.at(-1) as number;
-}
-
-let lastMemory: Uint8Array;
-
-/** A batch of one record. */
-function batch(record: Partial<CopyRecord>, data = new Uint8Array(0)): Uint8Array {
-  const bytes = new Uint8Array(MAX_IO);
-  const full = Object.assign(new CopyRecord(), { action: COPY_ACTION.FILE, ...record });
-  full.dataLength = data.length;
-  full.size = record.size ?? data.length;
-  full.crc = record.crc ?? ~updateCrc32(data, 0, data.length, -1) >>> 0;
-  bytes.set(data, 48 + full.path.length);
-  return bytes.subarray(0, writeRecord(full, bytes, new DataView(bytes.buffer), 0));
-}
-
-/** The result of a batch of one record. */
-function result(record: Partial<CopyRecord>, data = new Uint8Array(0)): number {
-  const errno = ask({ type: COPY_TYPE.BATCH, argument: 1 }, batch(record, data));
-  if (errno === 0) return 0;
-  expect(errno).toBe(E.EREMOTEIO);
-  expect(ask({ type: COPY_TYPE.ANSWER, argument: 1 }, 2)).toBe(0);
-  return (lastMemory[0] as number) + (lastMemory[1] as number) * 256;
-}
+const ask = (what: Partial<CopyHeader>, data: Uint8Array | number) => lying.ask(what, data);
+const result = (record: Partial<CopyRecord>, data?: Uint8Array<ArrayBuffer>) =>
+  lying.result(record, data);
 
 const FAILED = 0x8000;
 
@@ -109,8 +56,7 @@ describe("a source that names a path", () => {
     "%j to open or to link to → refused",
     (path, errno) => {
       expect(ask({ type: COPY_TYPE.OPEN, path, offset: 10 }, 8)).toBe(errno);
-      const extra = Uint8Array.from(path, (one) => one.charCodeAt(0));
-      const link = { action: COPY_ACTION.HARDLINK, path: "a", extra } as const;
+      const link = { action: COPY_ACTION.HARDLINK, path: "a", extra: target(path) } as const;
       expect(result(link)).toBe(FAILED | errno);
       expect(disk.nodes.size).toBe(1);
       expect(disk.parts.size).toBe(0);
@@ -118,8 +64,7 @@ describe("a source that names a path", () => {
   );
 
   it("through a link that it made itself → refused", () => {
-    const target = "/etc";
-    const extra = Uint8Array.from(target, (one) => one.charCodeAt(0));
+    const extra = target("/etc");
     expect(result({ action: COPY_ACTION.SYMLINK, path: "way", extra })).toBe(0);
     expect(result({ path: "way/passwd" }, Uint8Array.of(1))).toBe(FAILED | E.ELOOP);
     expect(ask({ type: COPY_TYPE.OPEN, path: "way/passwd", offset: 10 }, 8)).toBe(E.ELOOP);
@@ -127,7 +72,7 @@ describe("a source that names a path", () => {
 });
 
 describe("a source that lies in a length", () => {
-  const good = () => batch({ path: "file" }, Uint8Array.of(1, 2, 3));
+  const good = () => oneRecord({ path: "file" }, Uint8Array.of(1, 2, 3));
 
   it.each([
     ["the path's", 2, 2],
@@ -176,20 +121,9 @@ describe("a source that lies in a length", () => {
 });
 
 describe("a source of a large file", () => {
-  const open = (size: number) =>
-    ask({ type: COPY_TYPE.OPEN, slot: 0, path: "big", offset: size }, 8);
-  const block = (index: number, bytes: Uint8Array, crc?: number) =>
-    ask(
-      {
-        type: COPY_TYPE.BLOCK,
-        slot: 0,
-        offset: index,
-        argument: crc ?? ~updateCrc32(bytes, 0, bytes.length, -1) >>> 0,
-      },
-      bytes,
-    );
-  const finish = (size: number, crc: number) =>
-    ask({ type: COPY_TYPE.FINISH, slot: 0 }, batch({ path: "big", size, crc }));
+  const open = (size: number) => lying.open("big", size);
+  const block = (index: number, bytes: Uint8Array, crc?: number) => lying.block(index, bytes, crc);
+  const finish = (size: number, crc: number) => lying.finish("big", size, crc);
 
   it("that was never opened, or is too large → refused", () => {
     expect(block(0, new Uint8Array(8192))).toBe(E.EBADF);
@@ -222,7 +156,7 @@ describe("a source of a large file", () => {
     expect(finish(10_000, 1)).toBe(E.EILSEQ);
     expect(disk.nodes.has("big")).toBe(false);
     expect(open(10_000)).toBe(0);
-    expect(lastMemory[1]).toBe(8192 >> 8);
+    expect(lying.lastMemory[1]).toBe(8192 >> 8);
     const whole = new Uint8Array(10_000).fill(1, 0, 8192);
     const crc = ~updateCrc32(whole, 0, 10_000, -1) >>> 0;
     // What an earlier attempt left must be compared first.
@@ -237,24 +171,11 @@ describe("a source of a large file", () => {
 describe("a sink", () => {
   it("that is asked for a folder there is not, for a run nobody has begun → ENOENT, ESTALE", () => {
     expect(ask({ type: COPY_TYPE.HELLO, path: "else", runLow: 9 }, 16)).toBe(E.ENOENT);
-    expect(ask({ type: COPY_TYPE.BATCH, runLow: 9, argument: 1 }, batch({ path: "a" }))).toBe(
+    expect(ask({ type: COPY_TYPE.BATCH, runLow: 9, argument: 1 }, oneRecord({ path: "a" }))).toBe(
       E.ESTALE,
     );
     expect(ask({ type: COPY_TYPE.TELL, argument: 9 }, new Uint8Array(16))).toBe(E.EINVAL);
     expect(ask({ type: COPY_TYPE.HELLO, path: "folder", runLow: 10 }, 15)).toBe(E.EINVAL);
-  });
-
-  it("that is asked for more runs than it may have → EBUSY; a run left alone ends", () => {
-    for (let run = 10; run < 25; run++) {
-      expect(ask({ type: COPY_TYPE.HELLO, path: "folder", runLow: run }, 16)).toBe(0);
-    }
-    expect(ask({ type: COPY_TYPE.HELLO, path: "folder", runLow: 99 }, 16)).toBe(E.EBUSY);
-    sink.onSessionDown(session);
-    expect(sink.runCount).toBe(16);
-    sink.pump(61e9);
-    expect(sink.runCount).toBe(0);
-    expect(host.ends.every(({ how }) => how === "LOST")).toBe(true);
-    expect(host.trees.every(({ isClosed }) => isClosed)).toBe(true);
   });
 
   it("a pull without a token, a port, a path that ends → refused; with them → its host's", () => {
@@ -265,9 +186,11 @@ describe("a sink", () => {
     expect(pull(`${token.slice(1)}Zfiles\0`)).toBe(E.EINVAL);
     expect(pull(`${token}files\0`, 0)).toBe(E.EINVAL);
     expect(pull(`${token}files\0`, 65_536)).toBe(E.EINVAL);
-    expect(host.pulls).toEqual([]);
+    expect(lying.host.pulls).toEqual([]);
     expect(pull(`${token}files\0more\0`)).toBe(0);
-    expect(host.pulls).toEqual([{ key: "1:2", port: 50_000, token, paths: ["files", "more"] }]);
+    expect(lying.host.pulls).toEqual([
+      { key: "1:2", port: 50_000, token, paths: ["files", "more"] },
+    ]);
   });
 
   it("user messages cut short, of another version or type → refused", () => {
@@ -284,11 +207,11 @@ describe("a sink", () => {
       const answers: number[] = [];
       const owner = { reply: (_one: ServerRequest, reply: number) => answers.push(reply) };
       const memory = new HeapMemorySource().allocate(MAX_IO);
-      const request = new ServerRequest(owner, session, 0, bytes.slice(), memory, 0);
+      const request = new ServerRequest(owner, lying.session, 0, bytes.slice(), memory, 0);
       request.userMessage[at] = value;
       request.userLength = length;
-      sink.onRequest(request);
-      sink.pump(1);
+      lying.sink.onRequest(request);
+      lying.sink.pump(1);
       expect(answers, `byte ${at}`).toEqual([errno]);
     }
   });

@@ -10,7 +10,14 @@ export {
 } from "./attributes.js";
 export { readByteText, showByteText, writeByteText } from "./byte-text.js";
 export { COPY_TOKEN_BYTES, COPY_USER_BYTES_MAX } from "./messages.js";
-export { COPY_PART_PREFIX, checkCopyPath, folderOf, joinCopyPath, nameOf } from "./path.js";
+export {
+  askedFor,
+  COPY_PART_PREFIX,
+  checkCopyPath,
+  folderOf,
+  joinCopyPath,
+  nameOf,
+} from "./path.js";
 export {
   type CopyEnd,
   type CopyPull,
@@ -21,7 +28,12 @@ export {
 } from "./sink.js";
 export type { CopySinkCounters } from "./sink-file.js";
 export { CopySource, type CopySourceOptions, type CopySourceState } from "./source.js";
-export type { CopyProblem, CopyProgress, CopySession } from "./source-link.js";
+export {
+  COPY_SESSION,
+  type CopyProblem,
+  type CopyProgress,
+  type CopySession,
+} from "./source-link.js";
 export {
   type CopyAttributes,
   type CopyFile,

@@ -36,6 +36,20 @@ export function joinCopyPath(folder: string, name: string): string {
   return name === "" ? folder : `${folder}/${name}`;
 }
 
+/**
+ * What a source that was asked for `paths` may bring: each thing under its name, or, with a slash
+ * at the end, whatever lies in it. One that brings more is hostile: the folder that is copied to
+ * may hold things that nobody wants replaced.
+ */
+export function askedFor(paths: readonly string[]): (path: string) => boolean {
+  const names = new Set(paths.map(nameOf));
+  return (path) => {
+    if (path === "" || names.has("")) return true;
+    const slash = path.indexOf("/");
+    return names.has(slash < 0 ? path : path.slice(0, slash));
+  };
+}
+
 /** What lies before the last slash, "" for a path without one. */
 export function folderOf(path: string): string {
   const slash = path.lastIndexOf("/");

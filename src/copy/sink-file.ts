@@ -3,9 +3,16 @@
 // left is told block by block, so that only what differs is sent again; the whole is checked before
 // the file gets its name.
 
-import { assert, type Crc32, ERRNO, type Memory, type MemorySource } from "../base/index.js";
+import {
+  assert,
+  type Crc32,
+  ERRNO,
+  FarpageError,
+  type Memory,
+  type MemorySource,
+} from "../base/index.js";
 import type { ServerRequest } from "../rtrs/index.js";
-import { BlockSums } from "./block-sums.js";
+import { BlockSums, type SumsBudget } from "./block-sums.js";
 import { crcOf } from "./records.js";
 import { type CopyAttributes, type CopyFile, CopyIo, type CopyIoOwner } from "./tree.js";
 
@@ -16,6 +23,8 @@ const SIZE_MAX = 2 ** 50;
 export interface SinkContext {
   readonly crc32: Crc32;
   readonly memory: MemorySource;
+  /** Room for the CRCs of all their blocks. */
+  readonly sums: SumsBudget;
 }
 
 /** A BLOCK being written. */
@@ -80,7 +89,7 @@ export class SinkFile implements CopyIoOwner {
     this.path = path;
     this.size = size;
     this.leftBytes = Math.min(file.size, size);
-    this.sums = new BlockSums(blockBytes);
+    this.sums = new BlockSums(blockBytes, context.sums);
   }
 
   static isTooLarge(size: number): boolean {
@@ -105,6 +114,10 @@ export class SinkFile implements CopyIoOwner {
     const end = memoryOffset + length;
     if (crcOf(this.context.crc32, memory.bytes, memoryOffset, end) !== crc) {
       request.complete(ERRNO.EILSEQ);
+      return;
+    }
+    if (!this.sums.hasRoomFor(index)) {
+      request.complete(ERRNO.ENOMEM);
       return;
     }
     const write = this.spare.pop() ?? new BlockWrite(this);
@@ -133,6 +146,10 @@ export class SinkFile implements CopyIoOwner {
       request.complete(ERRNO.EBUSY);
       return;
     }
+    if (!this.openScratch()) {
+      request.complete(ERRNO.ENOMEM);
+      return;
+    }
     this.summing = request;
     this.sumFirst = first;
     this.sumCount = count;
@@ -158,6 +175,7 @@ export class SinkFile implements CopyIoOwner {
     if (this.isClosed) return;
     this.isClosed = true;
     this.freeScratch();
+    this.sums.clear();
     this.file.close();
   }
 
@@ -173,12 +191,12 @@ export class SinkFile implements CopyIoOwner {
     write.request = null;
     this.spare.push(write);
     if (io.result === io.length) {
-      this.sums.set(write.index, write.crc);
       this.counters.bytes += io.length;
       this.countedBytes += io.length;
     }
     // A short write is a full disk that has not said so yet.
-    request.complete(io.result === io.length ? 0 : io.result < 0 ? -io.result : ERRNO.ENOSPC);
+    const errno = io.result === io.length ? 0 : io.result < 0 ? -io.result : ERRNO.ENOSPC;
+    request.complete(errno === 0 ? this.keep(write.index, write.crc) : errno);
   }
 
   /** Blocks that somebody wrote before must have been compared or written by now. */
@@ -190,7 +208,6 @@ export class SinkFile implements CopyIoOwner {
 
   private readForSum(): void {
     const { blockBytes } = this.sums;
-    this.scratch ??= this.context.memory.allocate(blockBytes);
     const io = this.sumIo;
     io.memory = this.scratch;
     io.memoryOffset = 0;
@@ -209,7 +226,11 @@ export class SinkFile implements CopyIoOwner {
     // What is not there yet will be a hole.
     bytes.fill(0, result, this.sumIo.length);
     const crc = crcOf(this.context.crc32, bytes, 0, this.sumIo.length);
-    this.sums.set(this.sumFirst + this.sumNext, crc);
+    const errno = this.keep(this.sumFirst + this.sumNext, crc);
+    if (errno !== 0) {
+      this.endSums(request, errno);
+      return;
+    }
     request.memory.view.setUint32(request.memoryOffset + this.sumNext * 4, crc, true);
     this.sumNext++;
     if (this.sumNext < this.sumCount) this.readForSum();
@@ -221,6 +242,23 @@ export class SinkFile implements CopyIoOwner {
     this.inflight--;
     this.freeScratch();
     request.complete(errno, errno === 0 ? this.sumCount * 4 : 0);
+  }
+
+  /** @returns 0, or ENOMEM when there is no room for it by now. */
+  private keep(index: number, crc: number): number {
+    if (!this.sums.hasRoomFor(index)) return ERRNO.ENOMEM;
+    this.sums.set(index, crc);
+    return 0;
+  }
+
+  private openScratch(): boolean {
+    try {
+      this.scratch ??= this.context.memory.allocate(this.sums.blockBytes);
+      return true;
+    } catch (error) {
+      if (!(error instanceof FarpageError)) throw error;
+      return false;
+    }
   }
 
   private freeScratch(): void {

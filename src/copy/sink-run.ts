@@ -2,7 +2,7 @@
 // One run at the sink: a tree, the answers to batches, the large files that are open. Everything
 // that a source sends is checked here; what it does can harm this tree alone.
 
-import { ERRNO, type Memory } from "../base/index.js";
+import { ERRNO, type IpAddress, type Memory } from "../base/index.js";
 import type { ServerRequest, ServerSession } from "../rtrs/index.js";
 import { decodeExtra, NO_EXTRA } from "./attributes.js";
 import { readByteText } from "./byte-text.js";
@@ -26,6 +26,11 @@ import { CopyStat, type CopyTree } from "./tree.js";
 const ANSWERS_MAX = 1024;
 const FILES_MAX = 64;
 
+export interface SinkRunContext extends SinkContext {
+  /** Whether something may be made at this path. */
+  readonly accepts: (path: string) => boolean;
+}
+
 export interface SinkRunOwner {
   failed(path: string, errno: number): void;
 }
@@ -38,7 +43,10 @@ export class SinkRun {
   /** Without a session: when it is given up. */
   expiresNs = Infinity;
   readonly counters: CopySinkCounters = newCounters();
-  private readonly context: SinkContext;
+  /** Whose it is: a run can't be gone on with from elsewhere, or under another name. */
+  readonly peer: IpAddress;
+  private readonly name: string;
+  private readonly context: SinkRunContext;
   private readonly owner: SinkRunOwner;
   private readonly answers: (Uint16Array | null)[] = [];
   private readonly files: (SinkFile | null)[] = [];
@@ -46,7 +54,7 @@ export class SinkRun {
   private readonly stat = new CopyStat();
 
   constructor(
-    context: SinkContext,
+    context: SinkRunContext,
     tree: CopyTree,
     blockBytes: number,
     session: ServerSession,
@@ -57,6 +65,19 @@ export class SinkRun {
     this.tree = tree;
     this.blockBytes = blockBytes;
     this.session = session;
+    this.peer = session.peer;
+    this.name = session.name;
+  }
+
+  /** Whether a session is of the client that began the run. */
+  isOf(session: ServerSession): boolean {
+    return session.peer.equals(this.peer) && session.name === this.name;
+  }
+
+  /** Its client is there, by this session. */
+  join(session: ServerSession): void {
+    this.session = session;
+    this.expiresNs = Infinity;
   }
 
   /** Whether I/O is under way: it must not be closed. */
@@ -147,8 +168,12 @@ export class SinkRun {
   /** Does what the record says. @returns its result. */
   private execute(memory: Memory): number {
     const { record, tree } = this;
-    const errno = checkRecordPath(record.path);
+    const errno = this.refusal(record.path);
     if (errno !== 0) return this.failed(errno);
+    // What is copied to is not a part of the copy: it keeps its mode and its owner.
+    if (record.path === "" && record.action === COPY_ACTION.ATTRIBUTES) {
+      return this.failed(ERRNO.EPERM);
+    }
     // The root itself is a directory and stays one.
     const isDirectory =
       record.action === COPY_ACTION.DIRECTORY || record.action === COPY_ACTION.ATTRIBUTES;
@@ -171,7 +196,7 @@ export class SinkRun {
       }
       case COPY_ACTION.HARDLINK: {
         const target = this.linkTarget();
-        const refused = target === "" ? ERRNO.EINVAL : checkRecordPath(target);
+        const refused = target === "" ? ERRNO.EINVAL : this.refusal(target);
         if (refused !== 0) return this.failed(refused);
         const result = tree.makeHardLink(record.path, target);
         if (result >= 0) this.skip(record.size);
@@ -183,6 +208,12 @@ export class SinkRun {
         return result < 0 ? this.failed(-result) : COPY_RESULT.DONE;
       }
     }
+  }
+
+  /** @returns why nothing may be made at this path, as an errno; 0 where it may. */
+  private refusal(path: string): number {
+    const errno = checkRecordPath(path);
+    return errno === 0 && !this.context.accepts(path) ? ERRNO.EPERM : errno;
   }
 
   private linkTarget(): string {
@@ -269,7 +300,7 @@ export class SinkRun {
   private tryOpen(header: CopyHeader, request: ServerRequest): number {
     const { path, slot, offset: size } = header;
     if (slot >= FILES_MAX || !request.isRead || request.dataLength < 8) return ERRNO.EINVAL;
-    const errno = nameOf(path) === "" ? ERRNO.EINVAL : checkRecordPath(path);
+    const errno = nameOf(path) === "" ? ERRNO.EINVAL : this.refusal(path);
     if (errno !== 0) return errno;
     if (SinkFile.isTooLarge(size)) return ERRNO.EFBIG;
     // Opened anew: a copy of a request that was answered, or the source begins again.
@@ -316,7 +347,7 @@ export class SinkRun {
 
   /** A FINISH that was executed and whose answer was lost comes a second time. */
   private wasFinished(record: CopyRecord): boolean {
-    if (checkRecordPath(record.path) !== 0 || record.path === "") return false;
+    if (this.refusal(record.path) !== 0 || record.path === "") return false;
     return this.isThere() === true;
   }
 }

@@ -11,6 +11,7 @@ import {
   type MemorySource,
 } from "../base/index.js";
 import type { RtrsServerUser, ServerRequest, ServerSession } from "../rtrs/index.js";
+import { SumsBudget } from "./block-sums.js";
 import {
   COPY_FLAG_OWNERS,
   COPY_HELLO_BYTES,
@@ -23,7 +24,7 @@ import {
 } from "./messages.js";
 import { CopyRecord, readRecord } from "./records.js";
 import { type CopySinkCounters, newCounters } from "./sink-file.js";
-import { SinkRun } from "./sink-run.js";
+import { SinkRun, type SinkRunContext } from "./sink-run.js";
 import type { CopyTree } from "./tree.js";
 
 /** A request to be sent files, by a session of the asking end (docs/rtrs.md). */
@@ -75,8 +76,15 @@ export interface CopySinkOptions {
   readonly maxIoBytes: number;
   /** How long a run waits for its source to come back, nanoseconds; default a minute. */
   readonly graceNs?: number;
-  /** Runs at a time, default 16; further ones get EBUSY. */
+  /**
+   * Runs at a time, default 16, one of a session. A further one takes the place of a run that has
+   * no session any more; if there is none, it gets EBUSY.
+   */
   readonly runCountMax?: number;
+  /** What may be made below a run's root; default: everything. Others get EPERM. */
+  readonly accepts?: (path: string) => boolean;
+  /** Groups of 1024 blocks whose CRCs are kept for all large files, default 65,536. */
+  readonly sumGroupsMax?: number;
   /** A new run ends those before it: for a sink that has one source. */
   readonly replacesRuns?: boolean;
 }
@@ -84,9 +92,12 @@ export interface CopySinkOptions {
 const GRACE_NS = 60e9;
 const RUN_COUNT_MAX = 16;
 const REQUESTS_PER_PUMP = 16;
+/** 5 KiB each, for 17 TB of blocks. */
+const SUM_GROUPS_MAX = 65_536;
 
 export class CopySink implements RtrsServerUser, Machine {
   private readonly options: CopySinkOptions;
+  private readonly context: SinkRunContext;
   private readonly host: CopySinkHost;
   private readonly runs = new Map<string, SinkRun>();
   /** Runs that are over, while I/O of theirs is under way. */
@@ -99,6 +110,9 @@ export class CopySink implements RtrsServerUser, Machine {
   constructor(options: CopySinkOptions, host: CopySinkHost) {
     this.options = options;
     this.host = host;
+    const { crc32, memory } = options;
+    const sums = new SumsBudget(options.sumGroupsMax ?? SUM_GROUPS_MAX);
+    this.context = { crc32, memory, sums, accepts: options.accepts ?? (() => true) };
   }
 
   get runCount(): number {
@@ -196,12 +210,11 @@ export class CopySink implements RtrsServerUser, Machine {
       request.complete(this.pull(key, request), 0);
     } else {
       const run = this.runs.get(key);
-      if (run === undefined) {
+      if (run === undefined || !run.isOf(session)) {
         request.complete(ERRNO.ESTALE);
         return;
       }
-      run.session = session;
-      run.expiresNs = Infinity;
+      run.join(session);
       if (header.type === COPY_TYPE.TELL) this.tell(key, run, request);
       else run.take(header, request);
     }
@@ -212,31 +225,51 @@ export class CopySink implements RtrsServerUser, Machine {
       request.complete(ERRNO.EINVAL);
       return;
     }
-    const blockBytes = copyBlockBytes(this.options.maxIoBytes);
-    let run = this.runs.get(key);
-    if (run === undefined) {
-      if (this.options.replacesRuns === true) {
-        for (const [other, old] of this.runs) this.endRun(other, old, "REPLACED");
-      }
-      if (this.runs.size >= (this.options.runCountMax ?? RUN_COUNT_MAX)) {
-        request.complete(ERRNO.EBUSY);
-        return;
-      }
-      const tree = this.host.open(this.header.path, request.session);
-      if (typeof tree === "number") {
-        request.complete(tree);
-        return;
-      }
-      run = new SinkRun(this.options, tree, blockBytes, request.session, this.host);
-      this.runs.set(key, run);
+    const run = this.runs.get(key) ?? this.begin(key, request.session);
+    if (typeof run === "number" || !run.isOf(request.session)) {
+      request.complete(typeof run === "number" ? run : ERRNO.ESTALE);
+      return;
     }
-    run.session = request.session;
+    run.join(request.session);
+    const { blockBytes } = run;
     const { view } = request.memory;
     view.setUint32(request.memoryOffset, blockBytes, true);
     view.setUint32(request.memoryOffset + 4, run.tree.keepsOwners ? COPY_FLAG_OWNERS : 0, true);
     view.setUint32(request.memoryOffset + 8, 0, true);
     view.setUint32(request.memoryOffset + 12, 0, true);
     request.complete(0, COPY_HELLO_BYTES);
+  }
+
+  /** @returns a run that is new, or the errno to refuse it with. */
+  private begin(key: string, session: ServerSession): SinkRun | number {
+    if (this.options.replacesRuns === true) {
+      for (const [other, old] of this.runs) this.endRun(other, old, "REPLACED");
+    }
+    const tree = this.host.open(this.header.path, session);
+    if (typeof tree === "number") return tree;
+    if (!this.makeRoom(session)) {
+      tree.close();
+      return ERRNO.EBUSY;
+    }
+    const blockBytes = copyBlockBytes(this.options.maxIoBytes);
+    const run = new SinkRun(this.context, tree, blockBytes, session, this.host);
+    this.runs.set(key, run);
+    return run;
+  }
+
+  /**
+   * A session has one run, so no client can use up those of the others; and who has left makes room
+   * for who is there: first one from the same address, which has mostly begun again.
+   */
+  private makeRoom(session: ServerSession): boolean {
+    for (const run of this.runs.values()) if (run.session === session) return false;
+    if (this.runs.size < (this.options.runCountMax ?? RUN_COUNT_MAX)) return true;
+    const left = [...this.runs].filter(([, run]) => run.session === null);
+    left.sort(([, one], [, other]) => one.expiresNs - other.expiresNs);
+    const [key, run] = left.find(([, one]) => one.peer.equals(session.peer)) ?? left[0] ?? [];
+    if (key === undefined || run === undefined) return false;
+    this.endRun(key, run, "LOST");
+    return true;
   }
 
   private pull(key: string, request: ServerRequest): number {

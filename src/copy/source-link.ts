@@ -1,13 +1,26 @@
 // SPDX-License-Identifier: MIT
 // A source's requests: each with its place in registered memory and with what it is doing.
 
-import type { Memory, Random } from "../base/index.js";
+import { assert, type Memory, type Random } from "../base/index.js";
 import type { ClientRequest, RtrsClient, RtrsEnvironment } from "../rtrs/index.js";
 import type { BigFile } from "./big-file.js";
-import { CopyHeader, type CopyType, writeCopyHeader } from "./messages.js";
+import { COPY_USER_BYTES_MAX, CopyHeader, type CopyType, writeCopyHeader } from "./messages.js";
 import type { CopyAction } from "./records.js";
 import { CopyIo, type CopyIoOwner } from "./tree.js";
 import type { CopyItem } from "./walk.js";
+
+/**
+ * Requests of a copy at a time, and bytes of each one's place, whatever the other end offers: it
+ * must not decide how much memory this one takes.
+ */
+export const COPY_REQUESTS_MAX = 64;
+const PLACE_BYTES_MAX = 1 << 18;
+
+/** What the session of a copy needs beside addresses and a name. */
+export const COPY_SESSION = {
+  userBytesMax: COPY_USER_BYTES_MAX,
+  queueDepthMax: COPY_REQUESTS_MAX,
+} as const;
 
 /** What a `CopySource` takes of an `RtrsClient`. */
 export type CopySession = Pick<
@@ -88,12 +101,16 @@ export class SourceLink {
     this.runLow = random.nextU32();
   }
 
-  /** The session is connected for the first time. */
+  /**
+   * The session is connected for the first time.
+   * @throws FarpageError ENOMEM.
+   */
   open(): void {
     const { maxIoBytes, queueDepth } = this.session;
-    this.slotBytes = maxIoBytes;
+    assert(queueDepth <= COPY_REQUESTS_MAX, "whoever makes the session bounds its requests");
+    this.slotBytes = Math.min(maxIoBytes, PLACE_BYTES_MAX);
     // Requests are numbered beyond those that `acquire` hands out: some are reserved.
-    this.memory = this.environment.memory.allocate((queueDepth + 16) * maxIoBytes);
+    this.memory = this.environment.memory.allocate((queueDepth + 16) * this.slotBytes);
     this.session.registerMemory(this.memory);
   }
 

@@ -26,14 +26,9 @@ import { BatchWriter } from "./batch-writer.js";
 import { Batches } from "./batches.js";
 import { BigFiles } from "./big-files.js";
 import { showByteText } from "./byte-text.js";
+import { COPY_HELLO_BYTES, COPY_TELL, COPY_TELL_BYTES, COPY_TYPE } from "./messages.js";
 import {
-  COPY_HELLO_BYTES,
-  COPY_TELL,
-  COPY_TELL_BYTES,
-  COPY_TYPE,
-  COPY_USER_BYTES_MAX,
-} from "./messages.js";
-import {
+  COPY_SESSION,
   type CopyProblem,
   type CopyProgress,
   type CopySession,
@@ -122,12 +117,16 @@ export class CopySource implements Machine, RtrsClientUser, CopyIoOwner, WalkOwn
   private isStirred = false;
   private nowNs = 0;
 
-  /** @throws FarpageError as `RtrsClient` does. */
+  /**
+   * @param createSession makes the session that `options.rtrs` tells of, with at most
+   *   `COPY_REQUESTS_MAX` requests.
+   * @throws FarpageError as `RtrsClient` does.
+   */
   constructor(
     environment: RtrsEnvironment,
     options: CopySourceOptions,
     createSession: (user: RtrsClientUser) => CopySession = (user) =>
-      new RtrsClient(environment, { ...options.rtrs, userBytesMax: COPY_USER_BYTES_MAX }, user),
+      new RtrsClient(environment, { ...options.rtrs, ...COPY_SESSION }, user),
   ) {
     this.options = options;
     this.session = createSession(this);
@@ -190,7 +189,13 @@ export class CopySource implements Machine, RtrsClientUser, CopyIoOwner, WalkOwn
       return;
     }
     const { link } = this;
-    link.open();
+    try {
+      link.open();
+    } catch (error) {
+      if (!(error instanceof FarpageError)) throw error;
+      this.fail(error);
+      return;
+    }
     this.writer = new BatchWriter(this.options.crc32, link.place, link.slotBytes);
     const request = link.acquire();
     assert(request !== null, "a session that has come up has a request");

@@ -5,6 +5,7 @@
 
 import { createRequire } from "node:module";
 import type Koffi from "koffi";
+import type { CopyStat } from "../copy/index.js";
 import { mapBlock, unmapBlock } from "./memory-source.js";
 import { loadNative, type NativeBlock } from "./native.js";
 
@@ -165,4 +166,33 @@ export class CallRoom {
     for (let i = 0; i < name.length; i++) bytes[at + i] = name.charCodeAt(i);
     bytes[at + name.length] = 0;
   }
+}
+
+const S_IFMT = 0o170000;
+const KINDS = new Map<number, CopyStat["kind"]>([
+  [0o100000, "file"],
+  [0o040000, "directory"],
+  [0o120000, "symlink"],
+]);
+
+/**
+ * Reads a `struct statx` (include/uapi/linux/stat.h).
+ * @param isCompared whether `changed` will be looked at; always for a file of several names.
+ */
+export function readStatx(view: DataView, into: CopyStat, isCompared: boolean): void {
+  const mode = view.getUint16(28, true);
+  into.kind = KINDS.get(mode & S_IFMT) ?? "other";
+  into.mode = mode & 0o7777;
+  into.linkCount = view.getUint32(16, true);
+  into.uid = view.getUint32(20, true);
+  into.gid = view.getUint32(24, true);
+  into.size = view.getUint32(44, true) * 0x1_0000_0000 + view.getUint32(40, true);
+  into.mtimeSeconds = view.getInt32(116, true) * 0x1_0000_0000 + view.getUint32(112, true);
+  into.mtimeNanoseconds = view.getUint32(120, true);
+  const inode = `${view.getUint32(36, true)}.${view.getUint32(32, true)}`;
+  into.identity = `${view.getUint32(136, true)}.${view.getUint32(140, true)}.${inode}`;
+  into.changed =
+    isCompared || into.linkCount > 1
+      ? `${inode}.${into.size}.${view.getUint32(96, true)}.${view.getUint32(104, true)}`
+      : "";
 }

@@ -3,10 +3,14 @@
 
 import {
   chmodSync,
+  closeSync,
   existsSync,
+  fchownSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -15,12 +19,14 @@ import {
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ERRNO as E } from "../base/index.js";
 import { type CopyFile, CopyIo, CopyStat, NO_EXTRA } from "../copy/index.js";
+import { partName } from "./copy-part.js";
 import { type OsCopyTree, openCopyTree } from "./copy-tree.js";
 import type { Poller } from "./door.js";
 import { openMemorySource } from "./memory-source.js";
@@ -180,6 +186,31 @@ describe.runIf(unavailable === null)("the part of a large file", () => {
     expect(stat.size).toBe(20_000);
     expect(stat.mode & 0o7777).toBe(0o640);
     expect(readdirSync(join(root, "sub"))).toEqual(["big"]);
+  });
+
+  it("that is another name of somebody's file → that stays as it is", async () => {
+    const victim = join(folder, "outside/secret");
+    linkSync(victim, join(root, partName("big")));
+    const file = tree.openPart("big") as CopyFile;
+    expect(file.size).toBe(0);
+    expect((await io(file, "write", 0, "data")).result).toBe(4);
+    expect(file.finish(4, attributes)).toBe(0);
+    file.close();
+    expect(readFileSync(victim, "utf8")).toBe("secret");
+    expect(statSync(victim).mode & 0o777).not.toBe(0o640);
+    expect(readFileSync(join(root, "big"), "utf8")).toBe("data");
+  });
+
+  it.runIf(process.geteuid?.() === 0)("that somebody else made → a new one", async () => {
+    const theirs = openSync(join(root, partName("big")), "w");
+    fchownSync(theirs, 12_345, 12_345);
+    const file = tree.openPart("big") as CopyFile;
+    expect((await io(file, "write", 0, "data")).result).toBe(4);
+    expect(file.finish(4, attributes)).toBe(0);
+    file.close();
+    writeSync(theirs, "evil", 0);
+    closeSync(theirs);
+    expect(readFileSync(join(root, "big"), "utf8")).toBe("data");
   });
 
   it("opened by another copy → the newer has it, the older is told EBUSY", async () => {

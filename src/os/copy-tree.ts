@@ -20,9 +20,9 @@ import {
   nameOf,
   readByteText,
 } from "../copy/index.js";
-import { CallRoom, type CopyLibc, copyLibc } from "./copy-calls.js";
+import { CallRoom, type CopyLibc, copyLibc, readStatx } from "./copy-calls.js";
 import { OpenCopyFile } from "./copy-file.js";
-import { partName } from "./copy-part.js";
+import { isOwnPart, type OwnPart, partName } from "./copy-part.js";
 import type { Poller } from "./door.js";
 import { failure, nodeFailure } from "./failure.js";
 import { nativeAddressOf } from "./memory-source.js";
@@ -38,12 +38,6 @@ const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_EMPTY_PATH = 0x1000;
 const STATX_BASIC_STATS = 0x7ff;
-const S_IFMT = 0o170000;
-const KINDS = new Map<number, CopyStat["kind"]>([
-  [0o100000, "file"],
-  [0o040000, "directory"],
-  [0o120000, "symlink"],
-]);
 /** Descriptors of folders that are kept open. */
 const FOLDERS_MAX = 512;
 /** Of folders and files until they have their own: for this user alone. */
@@ -153,7 +147,7 @@ class FolderTree implements OsCopyTree {
 
   openFile(path: string): CopyFile | number {
     const descriptor = this.open(path, OPEN_TO_READ);
-    return descriptor < 0 ? descriptor : this.openCopyFile(descriptor, null);
+    return descriptor < 0 ? descriptor : this.openCopyFile(descriptor);
   }
 
   // -------------------------------------------------------------------------------------- changing
@@ -261,21 +255,15 @@ class FolderTree implements OsCopyTree {
   openPart(path: string): CopyFile | number {
     const folder = this.folder(folderOf(path), true);
     if (folder < 0) return folder;
-    const flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-    const part = this.room.setFirst(partName(nameOf(path)));
-    const descriptor = this.libc.openat(folder, part, flags, PRIVATE_FILE);
-    if (descriptor < 0) return -loadNative().errno();
-    const file = this.openCopyFile(descriptor, path);
-    if (typeof file === "number") return file;
+    const part = partName(nameOf(path));
+    const opened = this.openOwnPart(folder, part);
+    if (typeof opened === "number") return opened;
+    const file = new OpenCopyFile(this, this.libc, opened.descriptor, opened.stat.size, path);
     // Another process may be at the same file.
-    const stat = new CopyStat();
-    this.statOfDescriptor(descriptor, stat);
-    const locked = file.lock(stat.identity);
-    if (locked < 0) {
-      file.close();
-      return locked;
-    }
-    return file;
+    const locked = file.lock(opened.stat.identity);
+    if (locked >= 0) return file;
+    file.close();
+    return locked;
   }
 
   poll(): number {
@@ -368,14 +356,32 @@ class FolderTree implements OsCopyTree {
     return result;
   }
 
-  private openCopyFile(descriptor: number, part: string | null): OpenCopyFile | number {
+  private openCopyFile(descriptor: number): OpenCopyFile | number {
     const stat = new CopyStat();
     const result = this.statOfDescriptor(descriptor, stat);
     if (result >= 0 && stat.kind === "file") {
-      return new OpenCopyFile(this, this.libc, descriptor, stat.size, part);
+      return new OpenCopyFile(this, this.libc, descriptor, stat.size, null);
     }
     this.libc.close(descriptor);
     return result < 0 ? result : -ERRNO.EINVAL;
+  }
+
+  /** The part that is there, where it is an earlier copy's of ours; else a new one. */
+  private openOwnPart(folder: number, part: string): OwnPart | number {
+    const { libc, room } = this;
+    const flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    for (const more of [0, O_EXCL]) {
+      const name = room.setFirst(part);
+      const descriptor = this.check(libc.openat(folder, name, flags | more, PRIVATE_FILE));
+      if (descriptor < 0) return descriptor;
+      const stat = new CopyStat();
+      const result = this.statOfDescriptor(descriptor, stat);
+      if (result >= 0 && isOwnPart(stat)) return { descriptor, stat };
+      libc.close(descriptor);
+      if (result < 0) return result;
+      libc.unlinkat(folder, room.setFirst(part), 0);
+    }
+    return -ERRNO.EBUSY;
   }
 
   /** The result of a call: itself, or the negative errno. */
@@ -477,24 +483,8 @@ class FolderTree implements OsCopyTree {
     if (libc.statx(folder, address, flags, STATX_BASIC_STATS, room.stat) < 0) {
       return -loadNative().errno();
     }
-    // struct statx, include/uapi/linux/stat.h.
-    const view = room.statView;
-    const mode = view.getUint16(28, true);
-    into.kind = KINDS.get(mode & S_IFMT) ?? "other";
-    into.mode = mode & 0o7777;
-    into.linkCount = view.getUint32(16, true);
-    into.uid = view.getUint32(20, true);
-    into.gid = view.getUint32(24, true);
-    into.size = view.getUint32(44, true) * 0x1_0000_0000 + view.getUint32(40, true);
-    into.mtimeSeconds = view.getInt32(116, true) * 0x1_0000_0000 + view.getUint32(112, true);
-    into.mtimeNanoseconds = view.getUint32(120, true);
     // Text is made only where somebody compares it: for files with several names, and large ones.
-    const isCompared = into.linkCount > 1 || flags === AT_EMPTY_PATH;
-    const inode = `${view.getUint32(36, true)}.${view.getUint32(32, true)}`;
-    into.identity = `${view.getUint32(136, true)}.${view.getUint32(140, true)}.${inode}`;
-    into.changed = isCompared
-      ? `${inode}.${into.size}.${view.getUint32(96, true)}.${view.getUint32(104, true)}`
-      : "";
+    readStatx(room.statView, into, flags === AT_EMPTY_PATH);
     return 0;
   }
 }

@@ -5,7 +5,7 @@ import { mkdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, resolve } from "node:path";
 import { errnoName, FarpageError, type IpAddress, type Machine } from "../../base/index.js";
-import { type CopyOperand, showByteText } from "../../copy/index.js";
+import { type CopyOperand, nameOf, showByteText } from "../../copy/index.js";
 import { type BackendChoice, localAddressTowards, openCopyTree } from "../../os/index.js";
 import type { RtrsEnvironment } from "../../rtrs/index.js";
 import { Failure } from "../failure.js";
@@ -127,6 +127,7 @@ class CopyClient {
       const target = toBytes(what.target);
       return new PushJob(environment, { rtrs, operands, target, onProblem });
     }
+    checkTargets(what.targets);
     mkdirSync(what.folder, { recursive: true });
     const tree = openCopyTree(resolve(what.folder), stack.poller);
     const paths = what.targets.map(toBytes);
@@ -228,13 +229,16 @@ function toBytes(text: string): string {
 /**
  * What is named on the command line, each in the tree of its folder. As for rsync, a slash at the
  * end means what is in the folder, else the folder itself.
- * @throws FarpageError EEXIST for two of one name; ENOENT and others of the folders.
+ * @throws FarpageError EEXIST for two of one name; EINVAL for none; ENOENT and others of the
+ *   folders.
  */
 function openOperands(paths: readonly string[], stack: Stack): CopyOperand[] {
   const operands: CopyOperand[] = [];
   const names = new Set<string>();
   try {
     for (const path of paths) {
+      // Out of an empty variable, mostly; it would mean all of the working directory.
+      if (path === "") throw new FarpageError("EINVAL", "one of the things to copy has no name");
       const isInside = /(?:^|\/)\.{0,2}$/.test(path);
       const full = resolve(path);
       const name = isInside ? "" : basename(full);
@@ -250,6 +254,14 @@ function openOperands(paths: readonly string[], stack: Stack): CopyOperand[] {
     throw error;
   }
   return operands;
+}
+
+/** @throws FarpageError EEXIST when two of the things to fetch have one name. */
+function checkTargets(targets: readonly string[]): void {
+  const names = targets.map(nameOf);
+  const twice = names.find((name, at) => name !== "" && names.indexOf(name) < at);
+  if (twice === undefined) return;
+  throw new FarpageError("EEXIST", `two of the things to copy are called "${twice}"`);
 }
 
 /** Unique on the server and telling people whose it is; RTRS allows neither "." nor "/". */

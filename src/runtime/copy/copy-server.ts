@@ -3,8 +3,9 @@
 // of its own, with buffers of its own size. Who may do what, the same access rules say as for
 // volumes: an export's name stands where a volume's would.
 
-import { ERRNO, errnoName, type IpAddress, type Machine } from "../../base/index.js";
+import { ERRNO, errnoName, FarpageError, type IpAddress, type Machine } from "../../base/index.js";
 import {
+  COPY_SESSION,
   COPY_USER_BYTES_MAX,
   type CopyEnd,
   type CopyOperand,
@@ -16,7 +17,6 @@ import {
   CopyStat,
   type CopyTell,
   type CopyTree,
-  checkCopyPath,
   nameOf,
   showByteText,
 } from "../../copy/index.js";
@@ -33,13 +33,7 @@ import {
 import type { Log } from "../log.js";
 import type { RepeatedWarning } from "../repeated-warning.js";
 import type { Stack } from "../stack.js";
-
-/** A folder that is served. */
-export interface ExportSpec {
-  readonly name: string;
-  readonly path: string;
-  readonly readOnly: boolean;
-}
+import { ExportRules, type ExportSpec } from "./export-rules.js";
 
 export interface CopyServerOptions {
   readonly addresses: readonly IpAddress[];
@@ -54,8 +48,9 @@ export interface CopyServerOptions {
 /** Requests in flight of one session, and bytes of each one's buffer. */
 export const COPY_QUEUE_DEPTH = 32;
 export const COPY_CHUNK_BYTES = 262_144;
-/** Copies to clients at a time. */
-const PULLS_MAX = 8;
+/** Copies to clients at a time, and to one address with those that are ending. */
+const PULLS_MAX = 16;
+const PULLS_PER_CLIENT_MAX = 4;
 /** A client that asked for files and can't be reached for about a minute is given up. */
 const CONNECT_ATTEMPTS_MAX = 16;
 
@@ -75,6 +70,7 @@ export class CopyServer implements Machine, RtrsServerUser, CopySinkHost {
   private readonly environment: RtrsEnvironment;
   private readonly sink: CopySink;
   private readonly exports = new Map<string, OpenExport>();
+  private readonly rules: ExportRules<OpenExport>;
   private readonly pulls = new Map<string, Pull>();
 
   /** @throws FarpageError ENOENT, ENOTDIR, EACCES of a folder; EEXIST for a name that is there
@@ -87,6 +83,9 @@ export class CopyServer implements Machine, RtrsServerUser, CopySinkHost {
       memory: stack.memory,
       random: stack.random.fork("copy"),
     };
+    this.rules = new ExportRules(this.exports, options.rules, (kind, text) =>
+      options.warnings.say(kind, text),
+    );
     try {
       for (const spec of options.exports) {
         this.exports.set(spec.name, { spec, tree: openCopyTree(spec.path, stack.poller) });
@@ -161,10 +160,7 @@ export class CopyServer implements Machine, RtrsServerUser, CopySinkHost {
   // -------------------------------------------------------------------------------- RtrsServerUser
 
   admit(client: IpAddress): number {
-    if (this.options.rules.admits(client)) return 0;
-    const text = `client ${client} refused with EACCES: no rule is for it`;
-    this.options.warnings.say(`copy session ${client}`, text);
-    return ERRNO.EACCES;
+    return this.rules.admit(client);
   }
 
   onSessionUp(session: ServerSession): void {
@@ -182,48 +178,33 @@ export class CopyServer implements Machine, RtrsServerUser, CopySinkHost {
   // ---------------------------------------------------------------------------------- CopySinkHost
 
   open(path: string, session: ServerSession): CopyTree | number {
-    const found = this.find(path, session, true);
+    const found = this.rules.find(path, session, true);
     if (typeof found === "number") return found;
     const tree = found.opened.tree.below(found.rest, true);
     return typeof tree === "number" ? -tree : tree;
   }
 
   pull(pull: CopyPull, session: ServerSession): number {
-    if (this.pulls.has(pull.key)) return 0;
-    if (this.pulls.size >= PULLS_MAX) return ERRNO.EBUSY;
+    const known = this.pulls.get(pull.key);
+    if (known !== undefined) return known.peer.equals(session.peer) ? 0 : ERRNO.EBUSY;
+    if (!this.makeRoomFor(session.peer)) return ERRNO.EBUSY;
     const operands: CopyOperand[] = [];
     for (const path of pull.paths) {
       const operand = this.operandOf(path, session);
       if (typeof operand === "number") return operand;
       operands.push(operand);
     }
+    try {
+      const source = this.sourceFor(pull, session, operands);
+      source.connect();
+      this.pulls.set(pull.key, { source, peer: session.peer });
+    } catch (error) {
+      if (!(error instanceof FarpageError)) throw error;
+      this.options.log.warn(`client ${session.peer} gets no copy: ${error.message}`);
+      return ERRNO.ENOMEM;
+    }
     const what = pull.paths.map(showByteText).join(", ");
-    const client = `client ${session.peer}`;
-    const { log } = this.options;
-    const source = new CopySource(
-      this.environment,
-      {
-        // Made by `callBack`, which knows whom to call.
-        rtrs: { sessionName: pull.token, paths: [] },
-        crc32: createCrc32(),
-        random: this.environment.random,
-        operands,
-        target: "",
-        tells: true,
-        onProblem: ({ path: at, errno }) => {
-          const text = `${client}: "${showByteText(at)}": ${errnoName(errno)}`;
-          this.options.warnings.say(`copy to ${session.peer}`, text);
-        },
-      },
-      (user) =>
-        callBack(this.environment, session, pull, user, {
-          userBytesMax: COPY_USER_BYTES_MAX,
-          connectAttemptsMax: CONNECT_ATTEMPTS_MAX,
-        }),
-    );
-    source.connect();
-    this.pulls.set(pull.key, { source, peer: session.peer });
-    log.info(`${client} copies ${what}`);
+    this.options.log.info(`client ${session.peer} copies ${what}`);
     return 0;
   }
 
@@ -243,6 +224,46 @@ export class CopyServer implements Machine, RtrsServerUser, CopySinkHost {
 
   // ---------------------------------------------------------------------------------------- inside
 
+  /**
+   * Whether one more copy may go to this address. Of those that go there the older end, for their
+   * client has mostly been killed; and it can't have many, so that nobody keeps the others out.
+   */
+  private makeRoomFor(client: IpAddress): boolean {
+    const own = [...this.pulls.values()].filter(({ peer }) => peer.equals(client));
+    for (const { source } of own) source.cancel();
+    return own.length < PULLS_PER_CLIENT_MAX && this.pulls.size < PULLS_MAX;
+  }
+
+  /** @throws FarpageError ENOMEM: the device has no more objects. */
+  private sourceFor(
+    pull: CopyPull,
+    session: ServerSession,
+    operands: readonly CopyOperand[],
+  ): CopySource {
+    const client = `client ${session.peer}`;
+    return new CopySource(
+      this.environment,
+      {
+        // Made by `callBack`, which knows whom to call.
+        rtrs: { sessionName: pull.token, paths: [] },
+        crc32: createCrc32(),
+        random: this.environment.random,
+        operands,
+        target: "",
+        tells: true,
+        onProblem: ({ path: at, errno }) => {
+          const text = `${client}: "${showByteText(at)}": ${errnoName(errno)}`;
+          this.options.warnings.say(`copy to ${session.peer}`, text);
+        },
+      },
+      (user) =>
+        callBack(this.environment, session, pull, user, {
+          ...COPY_SESSION,
+          connectAttemptsMax: CONNECT_ATTEMPTS_MAX,
+        }),
+    );
+  }
+
   private endPull(key: string, { source, peer }: Pull): void {
     this.pulls.delete(key);
     const { filesDone, bytesDone } = source.progress;
@@ -254,47 +275,12 @@ export class CopyServer implements Machine, RtrsServerUser, CopySinkHost {
     // As for rsync: with a slash at its end, what is in the folder; else the folder itself.
     const isInside = text.endsWith("/");
     const path = isInside ? text.replace(/\/+$/, "") : text;
-    const found = this.find(path, session, false);
+    const found = this.rules.find(path, session, false);
     if (typeof found === "number") return found;
     const { opened, rest } = found;
     const result = opened.tree.stat(rest, new CopyStat());
     if (result < 0) return -result;
     const name = isInside ? "" : rest === "" ? path : nameOf(rest);
     return { tree: opened.tree, path: rest, name };
-  }
-
-  /** The export that a path begins with, if the client may have it. */
-  private find(
-    path: string,
-    session: ServerSession,
-    writes: boolean,
-  ): { readonly opened: OpenExport; readonly rest: string } | number {
-    const errno = checkCopyPath(path);
-    if (errno !== 0) return errno;
-    const slash = path.indexOf("/");
-    const name = slash < 0 ? path : path.slice(0, slash);
-    const opened = this.exports.get(name);
-    if (opened === undefined) return ERRNO.ENOENT;
-    const refused = this.refusal(opened.spec, session, writes);
-    if (refused !== 0) return refused;
-    return { opened, rest: slash < 0 ? "" : path.slice(slash + 1) };
-  }
-
-  private refusal(spec: ExportSpec, session: ServerSession, writes: boolean): number {
-    for (const client of session.clients) {
-      const rule = this.options.rules.find(client, session.name, spec.name);
-      const level = rule?.level ?? "none";
-      if (level !== "none" && !(writes && level === "ro")) continue;
-      const errno = level === "ro" ? ERRNO.EROFS : ERRNO.EACCES;
-      const reason = rule === null ? "no rule is for it" : `rule "${rule.text}"`;
-      const verb = writes ? "writes" : "reads";
-      this.options.warnings.say(
-        `copy ${client} ${spec.name} ${errno}`,
-        `client ${client} refused with ${errnoName(errno)} when it ${verb} export ` +
-          `"${spec.name}": ${reason}`,
-      );
-      return errno;
-    }
-    return writes && spec.readOnly ? ERRNO.EROFS : 0;
   }
 }

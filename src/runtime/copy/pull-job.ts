@@ -4,6 +4,7 @@
 
 import { ERRNO, errnoName, FarpageError, type IpAddress } from "../../base/index.js";
 import {
+  askedFor,
   COPY_USER_BYTES_MAX,
   CopyAsker,
   type CopyEnd,
@@ -72,6 +73,7 @@ export class PullJob implements CopyJob, CopySinkHost {
         maxIoBytes: this.callback.server.maxIoBytes,
         graceNs: GRACE_NS,
         replacesRuns: true,
+        accepts: askedFor(options.paths),
       },
       this,
     );
