@@ -145,9 +145,7 @@ export class LongTermPin<A extends Access = Access> extends Hold {
  * else a fork, a writeback or a move in between would have the bytes land in a page that is
  * somebody else's by then (Linux `pin_user_pages.rst`, case 5).
  */
-export class CpuBorrow<A extends Access = Access> extends Hold {
-  readonly purpose = "cpu-copy";
-
+abstract class Borrow extends Hold {
   /** Copies out, from `offset` of the range on. */
   read(offset: number, target: Uint8Array): void {
     this.copy(offset, target, false);
@@ -158,24 +156,20 @@ export class CpuBorrow<A extends Access = Access> extends Hold {
     assert(this.access === ACCESS.WRITE, "what was borrowed to be read is not written");
     this.copy(offset, source, true);
   }
+}
+
+/** Pages of whoever asks. */
+export class CpuBorrow<A extends Access = Access> extends Borrow {
+  readonly purpose = "cpu-copy";
 
   release(...written: Written<A>): void {
     this.finish("cpu-copy", written[0] === true);
   }
 }
 
-/** The same of another process. */
-export class RemoteBorrow<A extends Access = Access> extends Hold {
+/** Pages of another process. */
+export class RemoteBorrow<A extends Access = Access> extends Borrow {
   readonly purpose = "remote";
-
-  read(offset: number, target: Uint8Array): void {
-    this.copy(offset, target, false);
-  }
-
-  write(offset: number, source: Uint8Array): void {
-    assert(this.access === ACCESS.WRITE, "what was borrowed to be read is not written");
-    this.copy(offset, source, true);
-  }
 
   release(...written: Written<A>): void {
     this.finish("remote", written[0] === true);
