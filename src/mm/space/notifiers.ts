@@ -29,14 +29,16 @@ class Entry {
   readonly notifier: RangeNotifier;
   readonly start: number;
   readonly end: number;
-  sequence = 0;
+  sequence: number;
   /** Invalidations of its range that have started and not ended. */
   active = 0;
 
-  constructor(notifier: RangeNotifier) {
+  /** @param sequence an even number that the notifier never had. */
+  constructor(notifier: RangeNotifier, sequence: number) {
     this.notifier = notifier;
     this.start = notifier.start;
     this.end = notifier.end;
+    this.sequence = sequence;
   }
 
   begin(): void {
@@ -57,6 +59,11 @@ export class NotifierList {
   private readonly byNotifier = new Map<RangeNotifier, Entry>();
   /** Starts and ends of invalidations that are under way. */
   private readonly under: number[] = [];
+  /**
+   * Even, and above the number of every notifier that was removed: one that is added again must not
+   * find the number that it looked a page up with, before what it was not told of.
+   */
+  private sequenceBase = 0;
 
   get count(): number {
     return this.entries.length;
@@ -66,7 +73,7 @@ export class NotifierList {
   add(notifier: RangeNotifier): void {
     assert(!this.byNotifier.has(notifier), "a notifier is added once");
     assert(notifier.start < notifier.end, "a notifier has a range");
-    const entry = new Entry(notifier);
+    const entry = new Entry(notifier, this.sequenceBase);
     for (let i = 0; i < this.under.length; i += 2) {
       if (entry.start < (this.under[i + 1] as number) && entry.end > (this.under[i] as number)) {
         entry.begin();
@@ -83,6 +90,7 @@ export class NotifierList {
     const entry = this.byNotifier.get(notifier);
     if (entry === undefined) return;
     this.byNotifier.delete(notifier);
+    this.sequenceBase = Math.max(this.sequenceBase, entry.sequence + 2 - (entry.sequence % 2));
     this.entries = this.entries.filter((other) => other !== entry);
   }
 
