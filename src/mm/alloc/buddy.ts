@@ -7,7 +7,13 @@
 // All numbers are records of the zone's table, all orders in records. Nothing here knows bytes.
 
 import { assert } from "../../base/index.js";
-import { BLOCK_TYPE, FRAME_STATE, ORDER_MAX, PAGE_BLOCK_ORDER } from "../frames/constants.js";
+import {
+  BLOCK_TYPE,
+  BLOCK_TYPE_COUNT,
+  FRAME_STATE,
+  ORDER_MAX,
+  PAGE_BLOCK_ORDER,
+} from "../frames/constants.js";
 import type { FrameTable } from "../frames/frame-table.js";
 import { PageBlocks } from "../frames/page-blocks.js";
 import type { AllocatorCounters } from "./counters.js";
@@ -103,6 +109,18 @@ export class BuddyAllocator {
   takeExactly(record: number, order: number): void {
     this.takeRange(record, 1 << order);
     this.markUsed(record, order);
+  }
+
+  /** Free records that a request of `order` could be given: the reserve is not for small ones. */
+  freeFor(order: number): number {
+    let reserved = 0;
+    if (order < this.blocks.shift && this.lists.orderMasks[BLOCK_TYPE.HUGE] !== 0) {
+      for (let size = 0; size <= this.orderMax; size++) {
+        const count = this.lists.counts[size * BLOCK_TYPE_COUNT + BLOCK_TYPE.HUGE] as number;
+        reserved += count * 2 ** size;
+      }
+    }
+    return this.freeCount - reserved;
   }
 
   /** Whether some list has a block of `order`. */
@@ -217,7 +235,9 @@ export class BuddyAllocator {
     let record = first;
     while (record < end) {
       const state = states[record] as number;
-      const order = state === FRAME_STATE.ABSENT ? 0 : (orders[record] as number);
+      // The order of what is isolated is that of a block that is no more.
+      const isBlock = state !== FRAME_STATE.ABSENT && state !== FRAME_STATE.ISOLATED;
+      const order = isBlock ? (orders[record] as number) : 0;
       if (state === FRAME_STATE.FREE) {
         this.lists.remove(record, order, from);
         this.lists.insert(record, order, to);

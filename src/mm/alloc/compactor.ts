@@ -135,8 +135,15 @@ export class Compactor implements Machine {
     return isIdle ? Number.POSITIVE_INFINITY : this.nextNs;
   }
 
+  /** A zone is taken out of memory: a pass over it is over. */
+  forgetZone(zone: Zone): void {
+    if (this.pass?.zone === zone) this.pass = null;
+  }
+
   checkInvariants(): void {
     assert(this.pass === null || this.isBackground(), "a pass is the background's");
+    const isKnown = this.pass === null || this.memory.normalZones.includes(this.pass.zone);
+    assert(isKnown, "a pass is over a zone that is there");
   }
 
   private isBackground(): boolean {

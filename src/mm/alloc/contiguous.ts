@@ -89,7 +89,7 @@ export class ContiguousAllocator {
     const order = Math.max(orderFor(count), orderFor(align));
     if (order <= ORDER_MAX) {
       for (const zone of this.memory.normalZones) {
-        if (zone.buddy.freeCount - count < zone.watermarks.min) continue;
+        if (zone.buddy.freeFor(order) - count < zone.watermarks.min) continue;
         const record = zone.buddy.allocate(order, migrate);
         if (record >= 0) return this.keep(zone, record, 2 ** order, count, migrate, flags);
       }

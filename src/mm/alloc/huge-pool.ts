@@ -3,7 +3,7 @@
 // for whoever needs a huge page later, whatever has become of the rest of memory.
 
 import { assert } from "../../base/index.js";
-import { MIGRATE, NO_FRAME, PAGE_BLOCK_ORDER, type Pfn } from "../frames/constants.js";
+import { MIGRATE, NO_FRAME, PAGE_BLOCK_ORDER, type Pfn, USER_FLAGS } from "../frames/constants.js";
 import type { PhysicalMemory } from "../frames/physical-memory.js";
 
 export interface HugePoolOptions {
@@ -82,6 +82,7 @@ export class HugePool {
       return;
     }
     this.memory.setOwner(pfn, 0, 0);
+    this.memory.clearFlag(pfn, USER_FLAGS);
     this.idle.push(pfn);
   }
 }

@@ -7,6 +7,7 @@ export {
   SECTION_BYTES,
   type SectionSource,
 } from "./arena-memory-source.js";
+export { MemoryBackground } from "./background.js";
 export { BuddyAllocator } from "./buddy.js";
 export { Compactor, unusableShare } from "./compactor.js";
 export { ContiguousAllocator } from "./contiguous.js";

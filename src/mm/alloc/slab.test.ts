@@ -124,6 +124,43 @@ describe("SlabCache", () => {
     expect([...registry.objects]).toEqual(before);
   });
 
+  it("memory is full of what caches give back → they do, for an object", () => {
+    const { memory, cache } = world();
+    const pages: number[] = [];
+    memory.registerReclaimer({
+      reclaim: (frameCount) => {
+        const gone = pages.splice(0, frameCount);
+        for (const pfn of gone) memory.put(pfn);
+        return gone.length;
+      },
+    });
+    while (memory.freeFrames > 0) pages.push(memory.allocate(0, MIGRATE.MOVABLE));
+    for (let i = 0; i < 100; i++) expect(cache.allocate()).not.toBe(NO_OBJECT);
+    expect(pages.length).toBe(1024 - 13);
+    cache.checkInvariants();
+  });
+
+  it("a slab that somebody holds is not freed with its last object", () => {
+    const { memory, registry, cache } = world();
+    fill(cache, registry, 24);
+    const pfns = [...new Set([...registry.objects].map((object) => Math.floor(object / 4096)))];
+    for (const pfn of pfns) memory.get(pfn);
+    for (const object of registry.objects) cache.free(object);
+    expect([cache.emptyCount, cache.shrink()]).toEqual([3, 0]);
+    for (const pfn of pfns) expect(memory.referencesOf(pfn)).toBe(2);
+    for (const pfn of pfns) memory.put(pfn);
+    expect([cache.shrink(), memory.freeFrames]).toEqual([3, 1024]);
+  });
+
+  it("an address in what a slab wastes is no object", () => {
+    const { memory } = world();
+    const cache = new SlabCache(memory, { name: "odd", objectBytes: 1000 });
+    const pfn = Math.floor(cache.allocate() / 4096);
+    expect(() => cache.free(pfn * 4096 + 4 * 1000)).toThrow("what a slab wastes");
+    expect(() => cache.free(pfn * 4096 + 8)).toThrow("by its address");
+    cache.checkInvariants();
+  });
+
   it("no memory → NO_OBJECT; freed twice, or in another cache → asserts", () => {
     const { registry, cache, memory } = world();
     for (let i = 0; i < 1024 * 8; i++) registry.objects.add(cache.allocate());

@@ -6,7 +6,6 @@
 
 import { assert } from "../../base/index.js";
 import {
-  ALLOCATE,
   FRAME_BYTES,
   FRAME_FLAG,
   MIGRATE,
@@ -232,7 +231,8 @@ export class SlabCache implements FrameOwner, Reclaimer {
   }
 
   private addSlab(): number {
-    const pfn = this.memory.allocate(this.order, this.migrate, ALLOCATE.NO_RECLAIM);
+    // May empty slabs of this very cache, or free its objects: nothing of it is kept over the call.
+    const pfn = this.memory.allocate(this.order, this.migrate);
     if (pfn === NO_FRAME) return -1;
     const slab = this.slabs.add(pfn);
     this.memory.setOwner(pfn, this.ownerId, slab);
@@ -341,6 +341,7 @@ export class SlabCache implements FrameOwner, Reclaimer {
   private objectOf(slab: number, address: ObjectAddress): number {
     const object = (address - this.addressOf(slab, 0)) / this.objectBytes;
     assert(Number.isInteger(object), "an object is named by its address");
+    assert(object < this.objectsPerSlab, "an object does not begin in what a slab wastes");
     return object;
   }
 }

@@ -33,6 +33,8 @@ export interface FrameOwner {
    * frees it. @returns whether it did; else nothing has changed.
    */
   vacate?(pfn: Pfn, index: number): boolean;
+  /** The last pin of a block is gone; whoever had it may hold a reference for a moment yet. */
+  unpinned?(pfn: Pfn, index: number): void;
 }
 
 /** The owners of a host by id. */

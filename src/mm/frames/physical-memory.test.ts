@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
 import { HeapMemorySource } from "../../base/index.js";
+import { DEFAULT_POLICY, MemoryBackground } from "../alloc/index.js";
 import {
   ALLOCATE,
   FRAME_BYTES,
@@ -11,6 +12,7 @@ import {
   NO_FRAME,
   type Pfn,
   PhysicalMemory,
+  type Reclaimer,
   ZONE,
 } from "./index.js";
 
@@ -28,6 +30,8 @@ class Holder implements FrameOwner {
   readonly name = "holder";
   readonly told: string[] = [];
   letsGo = true;
+  /** What happens while it lets go, by way of whom it tells. */
+  onDetach: (pfn: Pfn) => void = () => {};
 
   referencesOf(): number {
     return 1;
@@ -35,6 +39,7 @@ class Holder implements FrameOwner {
 
   detach(pfn: Pfn): boolean {
     this.told.push(`detach ${pfn}`);
+    this.onDetach(pfn);
     return this.letsGo;
   }
 
@@ -143,6 +148,24 @@ describe("PhysicalMemory", () => {
     memory.checkInvariants();
   });
 
+  it("held or pinned while its owner lets go → not moved, and the owner has it back", () => {
+    const memory = memoryOf(MIB);
+    const holder = new Holder();
+    const pfn = memory.allocate(0, MIGRATE.MOVABLE);
+    memory.setOwner(pfn, memory.registerOwner(holder), 3);
+    for (const [hold, result] of [
+      [() => memory.get(pfn), MOVE_RESULT.BUSY],
+      [() => memory.pin(pfn), MOVE_RESULT.PINNED],
+    ] as const) {
+      holder.onDetach = hold;
+      expect(memory.move(pfn)).toBe(result);
+      expect(holder.told.splice(0)).toEqual([`detach ${pfn}`, `attach ${pfn} ${pfn} 3`]);
+      if (result === MOVE_RESULT.BUSY) memory.put(pfn);
+    }
+    expect(memory.freeFrames).toBe(255);
+    memory.checkInvariants();
+  });
+
   it("zeroes asked for → none of what was there before", () => {
     const memory = memoryOf(MIB);
     const pfn = memory.allocate(8, MIGRATE.UNMOVABLE);
@@ -185,5 +208,132 @@ describe("PhysicalMemory", () => {
     memory.put(pfn);
     memory.removeZone(zone);
     expect(memory.hasFrame(pfn)).toBe(false);
+  });
+
+  it("claimed beyond the end, or where something is used → refused, nothing taken", () => {
+    const memory = memoryOf(7 * FRAME_BYTES);
+    expect(memory.claim(4, 2, MIGRATE.MOVABLE)).toBe(false);
+    expect(memory.claim(5, 0, MIGRATE.MOVABLE)).toBe(true);
+    expect(memory.claim(4, 1, MIGRATE.MOVABLE)).toBe(false);
+    expect(memory.freeFrames).toBe(6);
+    memory.checkInvariants();
+  });
+
+  it("the last pin is gone → its owner is told", () => {
+    const memory = memoryOf(MIB);
+    const told: unknown[] = [];
+    const owner = Object.assign(new Holder(), {
+      unpinned: (pfn: Pfn, index: number) => told.push([pfn, index]),
+    });
+    const pfn = memory.allocate(1, MIGRATE.MOVABLE);
+    memory.setOwner(pfn, memory.registerOwner(owner), 9);
+    memory.pin(pfn + 1, 2);
+    memory.unpin(pfn);
+    expect(told).toEqual([]);
+    memory.unpin(pfn + 1);
+    expect(told).toEqual([[pfn, 9]]);
+  });
+});
+
+/** A cache of single pages that gives back what it is asked for. */
+class Pages implements Reclaimer {
+  readonly asked: number[] = [];
+  private readonly pfns: Pfn[] = [];
+  private readonly memory: PhysicalMemory;
+
+  constructor(memory: PhysicalMemory) {
+    this.memory = memory;
+    memory.registerReclaimer(this);
+  }
+
+  /** Fills what is free without asking anybody. */
+  fill(): void {
+    for (;;) {
+      const pfn = this.memory.allocate(0, MIGRATE.MOVABLE, ALLOCATE.NO_RECLAIM);
+      if (pfn === NO_FRAME) return;
+      this.pfns.push(pfn);
+    }
+  }
+
+  reclaim(frameCount: number): number {
+    this.asked.push(frameCount);
+    const freed = Math.min(frameCount, this.pfns.length);
+    for (let i = 0; i < freed; i++) this.memory.put(this.pfns.pop() as Pfn);
+    return freed;
+  }
+}
+
+describe("watermarks", () => {
+  const WATERMARKS = { min: 20, low: 30, high: 50 };
+
+  function scarce(policy = DEFAULT_POLICY) {
+    const memory = new PhysicalMemory({ policy });
+    const options = { kind: ZONE.NORMAL, name: "normal", bytes: 4 * MIB, watermarks: WATERMARKS };
+    const zone = memory.addZone(options);
+    return { memory, zone, pages: new Pages(memory) };
+  }
+
+  it("a normal zone has those of Linux: 4 x sqrt(KiB), a quarter and a half above", () => {
+    const memory = new PhysicalMemory();
+    const zone = memory.addZone({ kind: ZONE.NORMAL, name: "normal", bytes: 64 * MIB });
+    expect(zone.watermarks).toEqual({ min: 256, low: 320, high: 384 });
+    const small = memory.addZone({ kind: ZONE.NORMAL, name: "small", bytes: MIB });
+    expect(small.watermarks).toEqual({ min: 0, low: 0, high: 0 });
+  });
+
+  it("below min only atomic requests are served; others have the caches fill up to low", () => {
+    const { memory, pages } = scarce();
+    pages.fill();
+    expect(memory.freeFrames).toBe(20);
+    const atomic = memory.allocate(2, MIGRATE.UNMOVABLE, ALLOCATE.ATOMIC);
+    expect(atomic).not.toBe(NO_FRAME);
+    expect([memory.freeFrames, pages.asked]).toEqual([16, []]);
+    expect(memory.allocate(0, MIGRATE.UNMOVABLE)).not.toBe(NO_FRAME);
+    expect([memory.freeFrames, pages.asked]).toEqual([30, [15]]);
+    expect(memory.counters.framesReclaimed).toBe(15);
+    memory.checkInvariants();
+  });
+
+  it("with nothing to reclaim: refused at min, and all of it is there for atomic requests", () => {
+    const { memory } = scarce();
+    let got = 0;
+    while (memory.allocate(0, MIGRATE.UNMOVABLE) !== NO_FRAME) got++;
+    expect(got).toBe(1024 - 20);
+    while (memory.allocate(0, MIGRATE.UNMOVABLE, ALLOCATE.ATOMIC) !== NO_FRAME) got++;
+    expect([got, memory.freeFrames]).toEqual([1024, 0]);
+  });
+
+  it("the background comes from below low up to high, and rests then", () => {
+    const { memory, pages } = scarce();
+    const background = new MemoryBackground(memory);
+    background.pump(0);
+    expect([pages.asked, background.deadlineNs()]).toEqual([[], Number.POSITIVE_INFINITY]);
+    pages.fill();
+    expect(background.deadlineNs()).toBe(0);
+    background.pump(1);
+    expect([memory.freeFrames, memory.isLow]).toEqual([50, false]);
+    expect(background.deadlineNs()).toBe(memory.compactor.deadlineNs());
+    // Nothing to be had: the next looks come later and later.
+    while (memory.allocate(0, MIGRATE.UNMOVABLE) !== NO_FRAME);
+    const waits: number[] = [];
+    for (let nowNs = 1e9; waits.length < 4; ) {
+      background.pump(nowNs);
+      const deadlineNs = background.deadlineNs();
+      waits.push(deadlineNs - nowNs);
+      nowNs = deadlineNs;
+    }
+    expect(waits).toEqual([20e6, 40e6, 80e6, 160e6]);
+  });
+
+  it("a reserve for 2 MiB requests is no free memory for small ones", () => {
+    const policy = { ...DEFAULT_POLICY, hugeReserveFrames: 512 };
+    const { memory, pages } = scarce(policy);
+    pages.fill();
+    expect(memory.freeFrames).toBe(512 + 20);
+    expect(memory.isLow).toBe(true);
+    expect(memory.allocate(0, MIGRATE.UNMOVABLE)).not.toBe(NO_FRAME);
+    expect(pages.asked).toEqual([11]);
+    expect(memory.allocate(9, MIGRATE.MOVABLE, ALLOCATE.NO_RECLAIM)).toBe(512);
+    memory.checkInvariants();
   });
 });

@@ -68,6 +68,11 @@ export class PhysicalMemory extends FrameSpace {
     return zone;
   }
 
+  override removeZone(zone: Zone): void {
+    super.removeZone(zone);
+    this.compactor.forgetZone(zone);
+  }
+
   /**
    * Allocates a block of 2^order frames of a normal zone, aligned to its size, with one reference,
    * no pin and no owner. Under a policy with larger base pages a smaller order is rounded up.
@@ -160,9 +165,12 @@ export class PhysicalMemory extends FrameSpace {
     const pins = (table.pins[record] as number) - count;
     assert(count > 0 && pins >= 0, "a pin is taken away once");
     table.pins[record] = pins;
-    if (pins === 0 && this.isMovableRecord(zone, record)) {
+    if (pins > 0) return;
+    if (this.isMovableRecord(zone, record)) {
       zone.buddy.blocks.addStuck(record, 2 ** (table.orders[record] as number), -1);
     }
+    const owner = this.owners.get(table.owners[record] as number);
+    owner?.unpinned?.(zone.pfnOf(record), table.indexes[record] as number);
   }
 
   registerReclaimer(reclaimer: Reclaimer): void {
@@ -184,6 +192,27 @@ export class PhysicalMemory extends FrameSpace {
     }
     this.counters.framesReclaimed += freed;
     return freed;
+  }
+
+  /**
+   * Asks the caches for memory where little is free: zones below their low watermark come up to
+   * the high one. @returns frames freed.
+   */
+  balance(): number {
+    let freed = 0;
+    for (const { buddy, watermarks } of this.normalZones) {
+      const free = buddy.freeFor(0);
+      if (free < watermarks.low) freed += this.reclaim(watermarks.high - free);
+    }
+    return freed;
+  }
+
+  /** Whether `balance` has something to do. */
+  get isLow(): boolean {
+    for (const { buddy, watermarks } of this.normalZones) {
+      if (buddy.freeFor(0) < watermarks.low) return true;
+    }
+    return false;
   }
 
   /**
@@ -292,6 +321,7 @@ export class PhysicalMemory extends FrameSpace {
   /** Recomputes every total from the records and asserts that all agree. */
   checkInvariants(): void {
     for (const zone of this.zones) checkZone(zone, this.owners);
+    this.compactor.checkInvariants();
   }
 
   /** One try at the free lists, above the watermark. */
@@ -299,7 +329,7 @@ export class PhysicalMemory extends FrameSpace {
     const count = 2 ** order;
     for (const zone of this.normalZones) {
       const floor = (flags & ALLOCATE.ATOMIC) === 0 ? zone.watermarks.min : 0;
-      if (zone.buddy.freeCount - count < floor) continue;
+      if (zone.buddy.freeFor(order) - count < floor) continue;
       const record = zone.buddy.allocate(order, migrate);
       if (record >= 0) return this.begin(zone, record, order, migrate, flags);
     }
@@ -311,8 +341,9 @@ export class PhysicalMemory extends FrameSpace {
     this.isInSlowPath = true;
     this.counters.slowPaths++;
     let pfn: Pfn = NO_FRAME;
-    if ((flags & ALLOCATE.NO_RECLAIM) === 0 && this.isShortOf(2 ** order)) {
-      this.reclaim(this.missingFor(2 ** order));
+    const missing = this.missingFor(order);
+    if ((flags & ALLOCATE.NO_RECLAIM) === 0 && missing > 0) {
+      this.reclaim(missing);
       // What was reclaimed lies among the movable: it is for frames that leave the unmovable.
       if (this.mayEvict(order, migrate, flags)) this.compactor.makeRoom(order, migrate);
       pfn = this.tryAllocate(order, migrate, flags);
@@ -339,17 +370,13 @@ export class PhysicalMemory extends FrameSpace {
     return true;
   }
 
-  private isShortOf(frameCount: number): boolean {
-    return this.missingFor(frameCount) > 0;
-  }
-
   /** Frames that must become free before a request can be served above the low watermark. */
-  private missingFor(frameCount: number): number {
+  private missingFor(order: number): number {
     let most = Number.NEGATIVE_INFINITY;
     for (const zone of this.normalZones) {
-      most = Math.max(most, zone.buddy.freeCount - zone.watermarks.low);
+      most = Math.max(most, zone.buddy.freeFor(order) - zone.watermarks.low);
     }
-    return most === Number.NEGATIVE_INFINITY ? 0 : Math.max(0, frameCount - most);
+    return most === Number.NEGATIVE_INFINITY ? 0 : Math.max(0, 2 ** order - most);
   }
 
   /** First moments of an allocated block. @returns its first frame. */
@@ -415,6 +442,8 @@ export class PhysicalMemory extends FrameSpace {
       target.table.references[targetRecord] === 1,
       "the target of a move is the mover's alone",
     );
+    assert(target.table.pins[targetRecord] === 0, "nobody pins the target of a move");
+    assert(target.table.owners[targetRecord] === 0, "nobody owns the target of a move");
     const owner = this.owners.get(table.owners[record] as number) as FrameOwner;
     const index = table.indexes[record] as number;
     if (!owner.detach(from, index)) return MOVE_RESULT.BUSY;

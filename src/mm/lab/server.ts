@@ -4,7 +4,7 @@
 // answered, so that every policy is given the same week.
 
 import type { Random } from "../../base/index.js";
-import { type PhysicalMemory, ZONE } from "../frames/index.js";
+import type { PhysicalMemory } from "../frames/index.js";
 import { logNormal, uniform } from "./chance.js";
 import { FileCache } from "./file-cache.js";
 import { Ledger } from "./frame-set.js";
@@ -105,19 +105,9 @@ export class Server {
     this.turnPackets(hour);
     this.readFiles(hour);
     if (hour === MIX.nightHours[0] && this.minute % HOUR_MINUTES === 0) this.startCopy();
-    this.keepFree();
+    this.memory.balance();
     this.compact();
     this.minute++;
-  }
-
-  /** The kernel's reclaim in the background: from the low watermark up to the high one. */
-  private keepFree(): void {
-    for (const zone of this.memory.zones) {
-      const { low, high } = zone.watermarks;
-      if (zone.kind === ZONE.NORMAL && zone.freeFrames < low) {
-        this.memory.reclaim(high - zone.freeFrames);
-      }
-    }
   }
 
   private compact(): void {
