@@ -61,6 +61,19 @@ describe("AddressSpace: mappings", () => {
     space.manager.checkInvariants(new Map());
   });
 
+  it("neighbours that are 8 TiB together stay two areas, whose pages are found", () => {
+    const manager = managerOf(64);
+    const space = manager.createSpace();
+    const length = (2 ** 31 - 1) * PAGE_BYTES;
+    const at = space.map({ length, prot: RW, address: 2 ** 30 });
+    const next = space.map({ length, prot: RW, address: at + length });
+    expect([next, space.vmas.count]).toEqual([at + length, 2]);
+    const last = next + length - PAGE_BYTES;
+    writeByte(space, last, 7);
+    expect(manager.memory.move(space.lookup(pageOf(last)))).toBe(MOVE_RESULT.DONE);
+    expect(readByte(space, last)).toBe(7);
+  });
+
   it("errors are those of mmap, munmap, mremap and mprotect", () => {
     const manager = managerOf(64);
     const space = manager.createSpace({ limits: { addressBytesMax: 8 * PAGE_BYTES } });

@@ -13,8 +13,6 @@ export class AnonGroup implements FrameOwner {
   readonly areas = new ReverseMap();
   private readonly manager: MemoryManager;
   private isEnded = false;
-  /** Mappings of each page of a block that is taken apart. */
-  private readonly counts = new Int32Array(LEAF_PAGES);
 
   /** @param spaceName the process's whose pages are the first. */
   constructor(manager: MemoryManager, spaceName: string) {
@@ -60,10 +58,10 @@ export class AnonGroup implements FrameOwner {
    */
   breakUp(head: Pfn): boolean {
     const { memory } = this.manager;
-    const { counts } = this;
     if (memory.isPinned(head)) return false;
     const index = memory.indexOf(head);
-    counts.fill(0);
+    /** Entries of each page. */
+    const counts = new Int32Array(LEAF_PAGES);
     let sum = 0;
     this.areas.visitEntries(head, index, LEAF_PAGES, (area, page) => {
       const at = area.space.table.frameOf(page) - head;

@@ -21,8 +21,9 @@ export function checkManager(
   const { memory } = manager;
   const counts: Counts = new Map();
   const owners = new Map<Pfn, AddressSpace>();
+  const heads = new Set<Pfn>();
   add(counts, manager.zeroFrame, 1);
-  for (const space of manager.spaces) checkSpace(space, counts, owners);
+  for (const space of manager.spaces) checkSpace(space, counts, owners, heads);
   for (const file of manager.files) checkFile(file, counts);
   for (const [pfn, count] of others ?? []) add(counts, pfn, count);
   for (const [pfn, count] of counts) {
@@ -37,7 +38,13 @@ function add(counts: Counts, pfn: Pfn, count: number): void {
   counts.set(pfn, (counts.get(pfn) ?? 0) + count);
 }
 
-function checkSpace(space: AddressSpace, counts: Counts, owners: Map<Pfn, AddressSpace>): void {
+/** @param heads anonymous blocks whose entries are known to be found. */
+function checkSpace(
+  space: AddressSpace,
+  counts: Counts,
+  owners: Map<Pfn, AddressSpace>,
+  heads: Set<Pfn>,
+): void {
   const { table, vmas } = space;
   const { memory } = space.manager;
   vmas.checkInvariants();
@@ -48,7 +55,7 @@ function checkSpace(space: AddressSpace, counts: Counts, owners: Map<Pfn, Addres
       const pfn = table.frameOf(page);
       const flags = table.flagsOf(page);
       add(counts, memory.headOf(pfn), 1);
-      checkEntry(area, page, pfn, flags);
+      checkEntry(area, page, pfn, flags, heads);
       if ((flags & PAGE.EXCLUSIVE) !== 0) {
         assert(!owners.has(pfn), "an exclusive page is in one page table");
         owners.set(pfn, space);
@@ -60,7 +67,7 @@ function checkSpace(space: AddressSpace, counts: Counts, owners: Map<Pfn, Addres
   assert(held === table.held, "every entry lies in an area");
 }
 
-function checkEntry(area: Vma, page: number, pfn: Pfn, flags: number): void {
+function checkEntry(area: Vma, page: number, pfn: Pfn, flags: number, heads: Set<Pfn>): void {
   const { memory, zeroFrame } = area.space.manager;
   const isWritable = (flags & PAGE.WRITABLE) !== 0;
   const isExclusive = (flags & PAGE.EXCLUSIVE) !== 0;
@@ -74,13 +81,19 @@ function checkEntry(area: Vma, page: number, pfn: Pfn, flags: number): void {
     const isKnown = area.file?.isDirect === true || memory.hasFlag(pfn, FRAME_FLAG.DIRTY);
     assert(!isWritable || isKnown, "a file's page that can be written is dirty");
   }
-  if (isAnon) checkAnonymous(area, page, pfn, isExclusive);
+  if (isAnon) checkAnonymous(area, page, pfn, isExclusive, heads);
   else assert(!(area.isPrivate && isWritable), "a private page is written when it is one's own");
   if (pfn === zeroFrame || isAnon) return;
   assert(area.file?.cachedFrame(area.indexOf(page)) === pfn, "a file's page is in its cache");
 }
 
-function checkAnonymous(area: Vma, page: number, pfn: Pfn, isExclusive: boolean): void {
+function checkAnonymous(
+  area: Vma,
+  page: number,
+  pfn: Pfn,
+  isExclusive: boolean,
+  heads: Set<Pfn>,
+): void {
   const { memory } = area.space.manager;
   const head = memory.headOf(pfn);
   const owner = memory.ownerOf(head);
@@ -90,6 +103,8 @@ function checkAnonymous(area: Vma, page: number, pfn: Pfn, isExclusive: boolean)
   assert(index === area.indexOf(page) >>> 0, "and is called what its area calls it");
   const isPinned = memory.isPinned(pfn);
   assert(isExclusive || !isPinned, "a pinned anonymous page is one process's own");
+  if (heads.has(head)) return;
+  heads.add(head);
   // The whole block's references, so that a shared page isn't taken for the last user's.
   const size = 2 ** memory.orderOf(head);
   const known = owner.areas.countEntries(head, memory.indexOf(head), size);

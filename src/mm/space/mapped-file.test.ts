@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
-import { MIGRATE, type Pfn } from "../frames/index.js";
+import { FRAME_FLAG, MIGRATE, type Pfn } from "../frames/index.js";
 import { ACCESS, FAULT, HeapFileStore, INVALIDATE, PAGE_BYTES } from "./index.js";
 import { codeOf, Listener, managerOf, pageOf, RW, readByte, writeByte } from "./space.fixture.js";
 
@@ -149,6 +149,68 @@ describe("MappedFile", () => {
     expect(file.writeback()).toBe(0);
     expect(file.writeErrors).toBeGreaterThan(0);
     expect(store.writeCount).toBe(1);
+  });
+
+  it("closed and unmapped under pins → ends with the last, what a device wrote is kept", () => {
+    const manager = managerOf(64);
+    const { memory } = manager;
+    const store = new HeapFileStore();
+    const file = manager.openFile({ name: "f", size: 2 * PAGE_BYTES, store });
+    const space = manager.createSpace();
+    const range = { length: 2 * PAGE_BYTES, prot: RW, file: { file, offset: 0 } };
+    const at = space.map({ ...range, shared: true });
+    const frames = [0, 1].map((page) => {
+      writeByte(space, at + page * PAGE_BYTES, 1);
+      const frame = space.lookup(pageOf(at) + page);
+      memory.get(frame);
+      memory.pin(frame);
+      return frame;
+    });
+    file.close();
+    expect(codeOf(() => space.map(range))).toBe("EBADF");
+    space.exit();
+    expect(manager.files).toEqual([file]);
+    for (const [page, frame] of frames.entries()) {
+      memory.bytesOf(frame)[memory.offsetOf(frame)] = 9;
+      memory.setFlag(frame, FRAME_FLAG.DIRTY);
+      expect(manager.files.length).toBe(1);
+      manager.checkInvariants(new Map(frames.slice(page).map((pfn) => [pfn, 1])));
+      memory.unpin(frame);
+      memory.put(frame);
+    }
+    expect(manager.files).toEqual([]);
+    for (const index of [0, 1]) {
+      const page = new Uint8Array(PAGE_BYTES);
+      store.readPage(index, page);
+      expect(page[0]).toBe(9);
+    }
+    manager.checkInvariants(new Map());
+    expect(memory.freeFrames).toBe(63);
+  });
+
+  it("the last pin ends within a change → the file ends after it", () => {
+    const manager = managerOf(64);
+    const { memory } = manager;
+    const file = manager.openFile({ name: "f", size: PAGE_BYTES, store: new HeapFileStore() });
+    file.write(0, Uint8Array.of(1));
+    const frame = file.cachedFrame(0);
+    memory.get(frame);
+    memory.pin(frame);
+    file.close();
+    const space = manager.createSpace();
+    const at = space.map({ length: PAGE_BYTES, prot: RW });
+    space.notifiers.add({
+      start: at,
+      end: at + PAGE_BYTES,
+      invalidate: () => {
+        memory.unpin(frame);
+        memory.put(frame);
+        expect(manager.files).toEqual([file]);
+      },
+    });
+    space.unmap(at, PAGE_BYTES);
+    expect(manager.files).toEqual([]);
+    expect(memory.freeFrames).toBe(63);
   });
 
   it("memory that is the medium: mapped where it is, no truncation under a pin", () => {

@@ -45,6 +45,8 @@ export class MappedFile implements FrameOwner {
   writeErrors = 0;
   private isOpen = true;
   private isEnded = false;
+  /** Of a file that nobody has open or maps: pages whose pins it waits for. */
+  private pinsAwaited = 0;
 
   constructor(manager: MemoryManager, options: MappedFileOptions) {
     this.manager = manager;
@@ -53,6 +55,11 @@ export class MappedFile implements FrameOwner {
     this.store = options.store ?? null;
     this.stablePages = options.stablePages ?? false;
     this.ownerId = manager.memory.registerOwner(this);
+  }
+
+  /** Whether the handle is gone; mappings may keep the file. */
+  get isClosed(): boolean {
+    return !this.isOpen;
   }
 
   /** Whether its medium is memory itself: pages are mapped where they are (DAX). */
@@ -228,15 +235,26 @@ export class MappedFile implements FrameOwner {
     this.manager.endChange();
   }
 
-  /** The handle is gone; the file goes with its last mapping. What is dirty is written first. */
+  /**
+   * The handle is gone. The file goes with its last mapping, and its last pin: what a device writes
+   * until then is the file's. What is dirty is written first.
+   */
   close(): void {
     assert(this.isOpen, "a file is closed once");
     this.isOpen = false;
     this.endIfUnused();
   }
 
+  unpinned(): void {
+    if (this.pinsAwaited === 0) return;
+    this.pinsAwaited--;
+    if (this.pinsAwaited === 0) this.manager.endSoon(this);
+  }
+
   endIfUnused(): void {
-    if (this.isOpen || this.isEnded || this.areas.count > 0) return;
+    if (this.isOpen || this.isEnded || this.areas.count > 0 || this.pinsAwaited > 0) return;
+    this.pinsAwaited = this.countPinned();
+    if (this.pinsAwaited > 0) return;
     this.isEnded = true;
     this.writeback();
     for (let index = this.cache.next(0, PAGES_END); index >= 0; ) {
@@ -245,6 +263,18 @@ export class MappedFile implements FrameOwner {
     }
     this.manager.memory.unregisterOwner(this.ownerId);
     this.manager.forgetFile(this);
+  }
+
+  /** Pages whose pins keep the file: it has bytes to write back when they are over. */
+  private countPinned(): number {
+    if (this.store === null || this.isDirect) return 0;
+    const { memory } = this.manager;
+    let count = 0;
+    for (let index = this.cache.next(0, PAGES_END); index >= 0; ) {
+      if (memory.isPinned(this.cache.frameOf(index))) count++;
+      index = this.cache.next(index + 1, PAGES_END);
+    }
+    return count;
   }
 
   private finishWritebacks(): void {

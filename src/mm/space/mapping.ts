@@ -108,6 +108,9 @@ function checkOptions(options: MapOptions): number {
   if (file !== undefined && device !== undefined) {
     throw new FarpageError("EINVAL", "a mapping is of a file or of a device");
   }
+  if (file?.file.isClosed === true) {
+    throw new FarpageError("EBADF", `${file.file.name} is closed`);
+  }
   const offset = file?.offset ?? device?.offset ?? 0;
   if (!Number.isSafeInteger(offset) || offset < 0 || offset % PAGE_BYTES !== 0) {
     throw new FarpageError("EINVAL", "an offset must be a multiple of 4096");

@@ -64,6 +64,8 @@ export class MemoryManager implements Reclaimer {
   };
   private nextSpaceId = 1;
   private changeDepth = 0;
+  /** Files that have nothing left to wait for but the end of the change under way. */
+  private readonly ending = new Set<MappedFile>();
   /** Hand of the clock: file and page that are looked at next. */
   private handFile = 0;
   private handIndex = 0;
@@ -107,6 +109,19 @@ export class MemoryManager implements Reclaimer {
   endChange(): void {
     assert(this.changeDepth > 0, "a change ends once");
     this.changeDepth--;
+    if (this.ending.size > 0) this.endFiles();
+  }
+
+  /** File only: its last pin is gone. It ends now, or after the change that is under way. */
+  endSoon(file: MappedFile): void {
+    this.ending.add(file);
+    if (!this.isChanging) this.endFiles();
+  }
+
+  private endFiles(): void {
+    const files = [...this.ending];
+    this.ending.clear();
+    for (const file of files) file.endIfUnused();
   }
 
   /** `count` entries that held frames of one block, `pfn` and up, hold nothing any more. */

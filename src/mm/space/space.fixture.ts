@@ -2,8 +2,17 @@
 // What tests of address spaces have in common.
 
 import { HeapMemorySource } from "../../base/index.js";
-import { PhysicalMemory, ZONE } from "../frames/index.js";
-import { type AddressSpace, MemoryManager, PAGE_BYTES, PROT, type RangeNotifier } from "./index.js";
+import { type Pfn, PhysicalMemory, ZONE } from "../frames/index.js";
+import {
+  ACCESS,
+  ADDRESS_END,
+  type AddressSpace,
+  FAULT,
+  MemoryManager,
+  PAGE_BYTES,
+  PROT,
+  type RangeNotifier,
+} from "./index.js";
 
 export const RW = PROT.READ | PROT.WRITE;
 export const HUGE_BYTES = 512 * PAGE_BYTES;
@@ -54,5 +63,54 @@ export class Listener implements RangeNotifier {
   }
   reasons(): number[] {
     return this.told.splice(0).map(([, , why]) => why);
+  }
+}
+
+/** A device with a page table of its own of a whole process: it follows the notifier alone. */
+export class Mirror implements RangeNotifier {
+  readonly start = 0;
+  readonly end = ADDRESS_END;
+  private readonly space: AddressSpace;
+  private readonly entries = new Map<
+    number,
+    { readonly frame: Pfn; readonly isWritable: boolean }
+  >();
+
+  constructor(space: AddressSpace) {
+    this.space = space;
+    space.notifiers.add(this);
+  }
+
+  invalidate(start: number, end: number): void {
+    for (const page of this.entries.keys()) {
+      if (page >= start / PAGE_BYTES && page < end / PAGE_BYTES) this.entries.delete(page);
+    }
+  }
+
+  /** Where the device reads, or writes, a page; by a fault where it has no entry. null: refused. */
+  find(page: number, isWrite: boolean): { bytes: Uint8Array; offset: number } | null {
+    const { space } = this;
+    const { memory } = space.manager;
+    const known = this.entries.get(page);
+    let frame = known?.frame ?? -1;
+    if (known === undefined || (isWrite && !known.isWritable)) {
+      const sequence = space.notifiers.readBegin(this);
+      const result = space.fault(page, isWrite ? ACCESS.WRITE : ACCESS.READ);
+      if (result !== FAULT.READY) return null;
+      frame = space.lookup(page);
+      const isWritable = space.isWritable(page);
+      // The fault itself may have changed the page: then it is looked up once more.
+      if (space.notifiers.readRetry(this, sequence)) return this.find(page, isWrite);
+      this.entries.set(page, { frame, isWritable });
+    }
+    return { bytes: memory.bytesOf(frame), offset: memory.offsetOf(frame) };
+  }
+
+  /** Every entry is the process's own, with no more rights. */
+  check(): void {
+    for (const [page, { frame, isWritable }] of this.entries) {
+      if (this.space.lookup(page) !== frame) throw new Error("a device has another frame");
+      if (isWritable && !this.space.isWritable(page)) throw new Error("a device may write");
+    }
   }
 }

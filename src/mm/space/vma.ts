@@ -3,6 +3,7 @@
 
 import type { AddressSpace } from "./address-space.js";
 import type { AnonGroup } from "./anon-group.js";
+import { MAPPING_PAGES_MAX } from "./constants.js";
 import type { DeviceMapping } from "./device-mapping.js";
 import type { MappedFile } from "./mapped-file.js";
 
@@ -83,6 +84,7 @@ export class Vma {
   continuesIn(next: Vma): boolean {
     return (
       this.endPage === next.startPage &&
+      this.pageCount + next.pageCount <= MAPPING_PAGES_MAX &&
       this.index + this.pageCount === next.index &&
       this.prot === next.prot &&
       this.isShared === next.isShared &&

@@ -36,9 +36,9 @@ export class Writeback {
     file.writebacks.add(this);
   }
 
-  /** Pages that are to be written. */
-  get pageCount(): number {
-    return this.indexes.length;
+  /** Frames that are to be written, each with a reference until it was; to be read. */
+  get pages(): readonly Pfn[] {
+    return this.frames;
   }
 
   /** Writes what was begun. Does nothing the second time. @returns pages that failed. */
@@ -53,6 +53,7 @@ export class Writeback {
         failures++;
       }
     }
+    this.frames.length = 0;
     file.writeErrors += failures;
     return failures;
   }
