@@ -5,6 +5,7 @@
 import { describe, expect, it } from "vitest";
 import { detectableCorruption } from "../../test/sim/roce-checks.js";
 import { buildStack, type SimStack } from "../../test/sim/stack.js";
+import { FetchWatch } from "../../test/support/fetch-watch.js";
 import { HeapMemorySource, IpAddress, updateCrc32 } from "../base/index.js";
 import { callBack, RtrsCallback, RtrsServer, type ServerSession } from "../rtrs/index.js";
 import { type SimHost, SimWorld } from "../sim/index.js";
@@ -73,9 +74,9 @@ function newWorld(seed: number) {
     const host: SimHost = world.addHost(text, { addresses: [address], mtu: 1500 });
     const stack = buildStack(host);
     // A copy's servers rotate keys, so what they look at can't change, and they look at it twice:
-    // for its sum, and to store it. The watch on fetches is for servers with fixed keys as well.
-    const { context, cm, memory, random } = stack.environment;
-    return { address, stack: { ...stack, environment: { context, cm, memory, random } } };
+    // for its sum, and to store it.
+    const watch = new FetchWatch(true);
+    return { address, stack: { ...stack, watch, environment: { ...stack.environment, watch } } };
   }) as [End, End];
   /** I/O in memory ends with the next turn. */
   const watch = (host: SimHost, trees: () => readonly MemoryTree[]) =>
@@ -139,6 +140,7 @@ describe("a copy on a bad network", () => {
     expect(describeDisk(host.disk)).toEqual(describeDisk(from));
     expect(host.ends.at(-1)).toMatchObject({ how: "DONE", counters: { failures: 0 } });
     expect(world.network.counters.lost).toBeGreaterThan(0);
+    expect(server.stack.watch.fetchedBytes).toBeGreaterThan(0);
   });
 
   it.each([5, 6, 7, 8])("from a server, by a session back: exact, seed %i", (seed) => {
@@ -175,6 +177,7 @@ describe("a copy on a bad network", () => {
     expect(sender.source?.error).toBeNull();
     expect(describeDisk(host.disk)).toEqual(describeDisk(from));
     expect(host.tells.at(-1)).toMatchObject({ what: "DONE" });
+    expect(client.stack.watch.fetchedBytes).toBeGreaterThan(0);
     expect(host.tells.some((tell) => tell.what === "FOUND" && tell.all)).toBe(true);
   });
 });

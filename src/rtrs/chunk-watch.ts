@@ -16,8 +16,11 @@ export interface ChunkWatch {
 export interface WatchedChunks {
   /** The same memory as the server's own code, and its user's, gets to see it. */
   readonly memory: Memory;
-  /** A request has come: the chunk is the server's from here to `release`. */
-  handOver(chunk: number): void;
+  /**
+   * A request has come: the chunk is the server's from here to `release`.
+   * @param isOpen whether the peer can write it nevertheless.
+   */
+  handOver(chunk: number, isOpen: boolean): void;
   /** It is sound. A read's first `dataLength` bytes are for the answer, the server's to fill. */
   accept(chunk: number, isRead: boolean, dataLength: number): void;
   /** The request is over, and the chunk the peer's. */

@@ -264,7 +264,7 @@ export class ServerChunks {
     const isCopied = this.copies !== null && offset <= this.copyBytesMax;
     this.isCopied[chunk] = isCopied ? 1 : 0;
     if (this.rotates && !isCopied) (this.regions[chunk] as MemoryRegion).invalidate();
-    this.watch?.handOver(chunk);
+    this.watch?.handOver(chunk, !this.rotates || isCopied);
     const headerLength = this.copyHeader(chunk, offset);
     const header = this.headerView;
     const type = rtrsType(header, 0);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Instrumented memory: what a peer can write is shown to the server's code through a view that
 // counts fetches, byte by byte. The rule is that between the moment in which a request is handed
-// over and its release each byte is fetched at most once, so that what was checked is what is
-// used; and that nothing is fetched while a chunk is the peer's.
+// over and its release each byte that the peer can write is fetched at most once, so that what was
+// checked is what is used; and that nothing is fetched while a chunk is the peer's.
 //
 // `bytes` is a proxy. An index is a fetch; so is `subarray` of what a request holds, as a whole,
 // since whoever asks for it is about to copy it. Everything that could read behind the proxy's back
@@ -22,6 +22,17 @@ export class FetchWatch implements ChunkWatch {
   handOvers = 0;
   /** Called ahead of each fetch, with the memory as the device knows it. */
   onFetch: FetchListener | null = null;
+  /** See the constructor. */
+  readonly trustsClosed: boolean;
+
+  /**
+   * @param trustsClosed whether a chunk that the peer can't write may be fetched as often as one
+   *   likes: for users that want every chunk to be closed or copied. False holds them to the rule
+   *   of those that live with open chunks as well.
+   */
+  constructor(trustsClosed = false) {
+    this.trustsClosed = trustsClosed;
+  }
 
   open(memory: Memory, chunkBytes: number): WatchedChunks {
     return new Chunks(this, memory, chunkBytes);
@@ -37,6 +48,7 @@ class Chunks implements WatchedChunks {
   /** Bytes at the start of each chunk that its answer fills. */
   private readonly outputs: Uint32Array;
   private readonly counts: Uint8Array;
+  private readonly isTrusted: Uint8Array;
 
   constructor(watch: FetchWatch, inner: Memory, chunkBytes: number) {
     this.watch = watch;
@@ -45,13 +57,15 @@ class Chunks implements WatchedChunks {
     this.states = new Uint8Array(inner.length / chunkBytes);
     this.outputs = new Uint32Array(this.states.length);
     this.counts = new Uint8Array(inner.length);
+    this.isTrusted = new Uint8Array(this.states.length);
     const bytes = watchedBytes(inner.bytes, (offset, length) => this.fetch(offset, length));
     const view = watchedView(inner.view, (offset, length) => this.fetch(offset, length));
     this.memory = { bytes, view, address: inner.address, length: inner.length };
   }
 
-  handOver(chunk: number): void {
+  handOver(chunk: number, isOpen: boolean): void {
     this.watch.handOvers++;
+    this.isTrusted[chunk] = this.watch.trustsClosed && !isOpen ? 1 : 0;
     this.states[chunk] = STATE.TAKEN;
     this.outputs[chunk] = 0;
     const start = chunk * this.chunkBytes;
@@ -78,6 +92,7 @@ class Chunks implements WatchedChunks {
     if (within + length <= (this.outputs[chunk] as number)) return;
     this.watch.onFetch?.(this.inner, offset, length);
     this.watch.fetchedBytes += length;
+    if (this.isTrusted[chunk] === 1) return;
     for (let at = offset; at < offset + length; at++) {
       const count = ++(this.counts[at] as number);
       if (count > 1) {
