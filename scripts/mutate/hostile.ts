@@ -280,17 +280,24 @@ const ROWS: readonly MutationRow[] = [
     [
       [
         "an exclusive open is alone",
-        "if ((state & EXCLUSIVE) !== 0 || (exclusive && openCountOf(state) > 0))",
-        "if (state < 0)",
+        "if (this.get(ALONE) > 0 ? !(exclusive && isMember) : exclusive && total > 0)",
+        "if (total < 0)",
         RIGHTS,
         "a volume that is somebody's alone",
       ],
       [
         "one writer",
-        "return writersOf(state) >= (access === RNBD_ACCESS.RW ? 1 : 2) ? ERRNO.EPERM : 0;",
-        "return 0;",
+        "if (writers > 0) return isMember ? 0 : ERRNO.EPERM;",
+        "",
         RIGHTS,
         "a second writer",
+      ],
+      [
+        "a group is who knows its name",
+        "return difference === 0 && this.hasGroup();",
+        "return this.hasGroup();",
+        "src/rnbd/volume-rights.test.ts",
+        "differs in any single bit",
       ],
     ],
   ],

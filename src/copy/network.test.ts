@@ -69,7 +69,7 @@ class SendingHost extends NotingHost {
 function newWorld(seed: number) {
   const world = new SimWorld({ seed, checkEvery: 64 });
   world.network.corruptionFilter = detectableCorruption();
-  const [client, server] = ["192.0.2.1", "192.0.2.2"].map((text) => {
+  const [client, server] = ["192.0.2.1", "192.0.2.2"].map((text): End => {
     const address = IpAddress.parse(text);
     const host: SimHost = world.addHost(text, { addresses: [address], mtu: 1500 });
     const stack = buildStack(host);
