@@ -23,6 +23,8 @@ const MIB = 2 ** 20;
 class Pages implements FrameOwner {
   readonly name = "pages";
   readonly pfns: Pfn[] = [];
+  /** Pages that don't let go, by index. */
+  readonly busy = new Set<number>();
   private readonly memory: PhysicalMemory;
   private readonly id: number;
 
@@ -51,8 +53,8 @@ class Pages implements FrameOwner {
     return 1;
   }
 
-  detach(): boolean {
-    return true;
+  detach(_pfn: Pfn, index: number): boolean {
+    return !this.busy.has(index);
   }
 
   attach(_from: Pfn, to: Pfn, index: number): void {
@@ -106,6 +108,22 @@ describe("a request that waits", () => {
     memory.checkInvariants();
   });
 
+  it("who won't let go is found out on the way → what was taken is free again", () => {
+    const { memory, pages } = filled(8);
+    pages.thin(4);
+    for (let block = 0; block < 4; block++) pages.busy.add(block * 512 + 508);
+    const free = memory.freeFrames;
+    expect(memory.allocate(9, MIGRATE.MOVABLE)).toBe(NO_FRAME);
+    expect(memory.freeFrames).toBe(free);
+    memory.checkInvariants();
+    const contiguous = new ContiguousAllocator(memory);
+    expect(contiguous.allocateRange(600)).toBe(NO_FRAME);
+    expect(memory.freeFrames).toBe(free);
+    memory.checkInvariants();
+    pages.busy.clear();
+    expect(memory.allocate(9, MIGRATE.MOVABLE)).not.toBe(NO_FRAME);
+  });
+
   it("no compaction in the policy → refused", () => {
     for (const compaction of ["none", "background"] as const) {
       const { memory, pages } = filled(8, { compaction });
@@ -134,6 +152,35 @@ describe("the background", () => {
     // What stays is at the top: the scanners went from both ends.
     const kept = pages.pfns.filter((pfn) => pfn !== NO_FRAME);
     expect(Math.min(...kept)).toBeGreaterThan(zone.frameCount / 2);
+  });
+
+  it("passes that gain nothing → looks come ever later, up to 64 times, and at once after a gain", () => {
+    const { memory, pages } = filled(8);
+    pages.thin(2);
+    const stuck = [0, 1, 2, 3].map((block) => pages.pfns[block * 512] as Pfn);
+    for (const pfn of stuck) memory.pin(pfn);
+    const { compactor } = memory;
+    let nowNs = 0;
+    const pass = (): number => {
+      // Something is freed, so that there is a reason to look again.
+      memory.put(memory.allocate(0, MIGRATE.MOVABLE));
+      const startNs = nowNs;
+      compactor.pump(nowNs);
+      while (compactor.deadlineNs() === startNs) compactor.pump(nowNs);
+      while (compactor.deadlineNs() <= nowNs + 1e6) {
+        nowNs = compactor.deadlineNs();
+        compactor.pump(nowNs);
+      }
+      memory.put(memory.allocate(0, MIGRATE.MOVABLE));
+      const waitNs = compactor.deadlineNs() - nowNs;
+      nowNs = compactor.deadlineNs();
+      return waitNs / 500e6;
+    };
+    const waits: number[] = [];
+    for (let i = 0; i < 8; i++) waits.push(pass());
+    expect(waits).toEqual([2, 4, 8, 16, 32, 64, 64, 64]);
+    for (const pfn of stuck) memory.unpin(pfn);
+    expect(pass()).toBe(1);
   });
 
   it("nothing to gain → it doesn't come back by itself", () => {
@@ -189,5 +236,37 @@ describe("ContiguousAllocator", () => {
     memory.put(last);
     const contiguous = new ContiguousAllocator(memory);
     expect(contiguous.allocateRange(1024)).toBe(512);
+  });
+
+  it("alignments beyond 2 MiB hold for ranges of several blocks", () => {
+    const memory = new PhysicalMemory();
+    const watermarks = { min: 0, low: 0, high: 0 };
+    memory.addZone({ kind: ZONE.NORMAL, name: "normal", bytes: 10 * MIB, watermarks });
+    expect(memory.claim(0, 9, MIGRATE.UNMOVABLE)).toBe(true);
+    const contiguous = new ContiguousAllocator(memory);
+    expect(contiguous.allocateRange(1100, 1024)).toBe(1024);
+    expect(contiguous.allocateRange(400, 4)).toBe(512);
+  });
+
+  it("leaves what the watermark keeps; what caches give back is reclaimed for it", () => {
+    const memory = new PhysicalMemory();
+    const watermarks = { min: 100, low: 120, high: 140 };
+    memory.addZone({ kind: ZONE.NORMAL, name: "normal", bytes: 4 * MIB, watermarks });
+    const contiguous = new ContiguousAllocator(memory);
+    expect(contiguous.allocateRange(1000)).toBe(NO_FRAME);
+    const pages: Pfn[] = [];
+    memory.registerReclaimer({
+      reclaim: (frameCount) => {
+        const gone = pages.splice(0, frameCount);
+        for (const pfn of gone) memory.put(pfn);
+        return gone.length;
+      },
+    });
+    while (memory.freeFrames > 100) pages.push(memory.allocate(0, MIGRATE.MOVABLE));
+    expect(contiguous.allocateRange(250, 1, MIGRATE.UNMOVABLE, ALLOCATE.NO_RECLAIM)).toBe(NO_FRAME);
+    const pfn = contiguous.allocateRange(250);
+    expect(pfn).not.toBe(NO_FRAME);
+    expect(memory.freeFrames).toBe(120);
+    memory.checkInvariants();
   });
 });

@@ -50,7 +50,7 @@ export class ContiguousAllocator {
     frameCount = this.rounded(frameCount);
     let pfn = this.takeFree(frameCount, alignFrames, migrate, flags);
     if (pfn === NO_FRAME && (flags & ALLOCATE.NO_RECLAIM) === 0) {
-      const missing = frameCount - this.memory.freeFrames;
+      const missing = this.memory.missingFor(frameCount, orderFor(frameCount));
       if (missing > 0 && this.memory.reclaim(missing) > 0) {
         pfn = this.takeFree(frameCount, alignFrames, migrate, flags);
       }

@@ -16,6 +16,8 @@ export interface FreeLists {
   remove(record: number, order: number, type: number): void;
   /** One block of the list, left in it. Preconditions: there is one. */
   pick(order: number, type: number, isBig: boolean): number;
+  /** Whether a block is in the list and its neighbours there agree; for checks. */
+  has(record: number, order: number, type: number): boolean;
   readonly byteLength: number;
 }
 
@@ -70,6 +72,16 @@ export class LinkedFreeLists implements FreeLists {
   pick(order: number, type: number): number {
     return this.heads[order * BLOCK_TYPE_COUNT + type] as number;
   }
+
+  has(record: number, order: number, type: number): boolean {
+    const next = this.next[record] as number;
+    const previous = this.previous[record] as number;
+    const isFirst = this.heads[order * BLOCK_TYPE_COUNT + type] === record;
+    if (isFirst !== (previous === NOBODY)) return false;
+    return (
+      (isFirst || this.next[previous] === record) && (next < 0 || this.previous[next] === record)
+    );
+  }
 }
 
 /**
@@ -121,6 +133,10 @@ export class OrderedFreeLists implements FreeLists {
     const map = this.maps[order * BLOCK_TYPE_COUNT + type] as BitTree;
     return (isBig ? map.highest() : map.lowest()) << order;
   }
+
+  has(record: number, order: number, type: number): boolean {
+    return this.maps[order * BLOCK_TYPE_COUNT + type]?.has(record >>> order) === true;
+  }
 }
 
 /** A set of small numbers that knows its lowest and its highest. */
@@ -140,6 +156,16 @@ class BitTree {
     let bytes = 0;
     for (const level of this.levels) bytes += level.byteLength;
     return bytes;
+  }
+
+  /** Whether it is in every level. */
+  has(number: number): boolean {
+    let at = number;
+    for (const level of this.levels) {
+      if (((level[at >>> 5] as number) & (1 << (at & 31))) === 0) return false;
+      at >>>= 5;
+    }
+    return true;
   }
 
   set(number: number): void {

@@ -3,6 +3,7 @@
 
 import { assert } from "../../base/index.js";
 import {
+  BLOCK_TYPE,
   BLOCK_TYPE_COUNT,
   FRAME_STATE,
   MIGRATE,
@@ -37,6 +38,9 @@ export function checkZone(zone: Zone, owners: OwnerTable): void {
   for (let block = 0; block < buddy.blocks.count; block++) {
     assert(buddy.blocks.free[block] === totals.blockFree[block], "a page block's free count");
     assert(buddy.blocks.stuck[block] === totals.blockStuck[block], "a page block's stuck count");
+    const { types, size } = buddy.blocks;
+    const isOwned = types[block] !== BLOCK_TYPE.MOVABLE && types[block] !== BLOCK_TYPE.HUGE;
+    assert(!isOwned || totals.blockFree[block] !== size, "a free page block belongs to nobody");
   }
   for (let list = 0; list < totals.listCounts.length; list++) {
     assert(buddy.lists.counts[list] === totals.listCounts[list], "a free list's count");
@@ -86,7 +90,9 @@ function checkFree(zone: Zone, record: number, order: number, totals: Totals): v
   }
   totals.free += count;
   addPerBlock(totals.blockFree, blocks.shift, record, count);
-  const list = order * BLOCK_TYPE_COUNT + blocks.typeOf(record);
+  const type = blocks.typeOf(record);
+  assert(zone.buddy.lists.has(record, order, type), "a free block is in its list");
+  const list = order * BLOCK_TYPE_COUNT + type;
   totals.listCounts[list] = (totals.listCounts[list] as number) + 1;
 }
 

@@ -341,7 +341,7 @@ export class PhysicalMemory extends FrameSpace {
     this.isInSlowPath = true;
     this.counters.slowPaths++;
     let pfn: Pfn = NO_FRAME;
-    const missing = this.missingFor(order);
+    const missing = this.missingFor(2 ** order, order);
     if ((flags & ALLOCATE.NO_RECLAIM) === 0 && missing > 0) {
       this.reclaim(missing);
       // What was reclaimed lies among the movable: it is for frames that leave the unmovable.
@@ -370,13 +370,16 @@ export class PhysicalMemory extends FrameSpace {
     return true;
   }
 
-  /** Frames that must become free before a request can be served above the low watermark. */
-  private missingFor(order: number): number {
+  /**
+   * Frames that must become free before a request of `frameCount`, in a block of `order`, leaves
+   * as many as the low watermark says.
+   */
+  missingFor(frameCount: number, order: number): number {
     let most = Number.NEGATIVE_INFINITY;
     for (const zone of this.normalZones) {
       most = Math.max(most, zone.buddy.freeFor(order) - zone.watermarks.low);
     }
-    return most === Number.NEGATIVE_INFINITY ? 0 : Math.max(0, 2 ** order - most);
+    return most === Number.NEGATIVE_INFINITY ? 0 : Math.max(0, frameCount - most);
   }
 
   /** First moments of an allocated block. @returns its first frame. */

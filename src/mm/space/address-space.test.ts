@@ -95,8 +95,14 @@ describe("AddressSpace: mappings", () => {
     const read = space.map({ length: PAGE_BYTES, prot: PROT.READ, shared: true, file: readOnly });
     expect(codeOf(() => space.protect(read, PAGE_BYTES, RW))).toBe("EACCES");
     expect(codeOf(() => writeByte(space, read, 1))).toBe("EACCES");
+    writeByte(space, at, 3);
     space.protect(at, PAGE_BYTES, PROT.NONE);
     expect(codeOf(() => readByte(space, at))).toBe("EACCES");
+    expect(space.lookup(pageOf(at))).toBe(NO_FRAME);
+    manager.checkInvariants(new Map());
+    space.protect(at, PAGE_BYTES, PROT.READ);
+    expect(readByte(space, at)).toBe(3);
+    expect(codeOf(() => writeByte(space, at, 4))).toBe("EACCES");
     manager.checkInvariants(new Map());
   });
 

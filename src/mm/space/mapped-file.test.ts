@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
 import { FRAME_FLAG, MIGRATE, type Pfn } from "../frames/index.js";
-import { ACCESS, FAULT, HeapFileStore, INVALIDATE, PAGE_BYTES } from "./index.js";
+import { ACCESS, FAULT, HeapFileStore, INVALIDATE, PAGE_BYTES, PROT } from "./index.js";
 import { codeOf, Listener, managerOf, pageOf, RW, readByte, writeByte } from "./space.fixture.js";
 
 describe("MappedFile", () => {
@@ -233,5 +233,156 @@ describe("MappedFile", () => {
     file.truncate(PAGE_BYTES);
     expect(memory.referencesOf(media[1] as Pfn)).toBe(1);
     expect(store.writeCount).toBe(0);
+  });
+});
+
+/** What the store has of a page's first byte. */
+function stored(store: HeapFileStore, index: number): number {
+  const page = new Uint8Array(PAGE_BYTES);
+  store.readPage(index, page);
+  return page[0] as number;
+}
+
+/** A file of so many pages, all read once. */
+function cachedFile(frames: number, pages: number) {
+  const manager = managerOf(frames);
+  const store = new HeapFileStore();
+  const file = manager.openFile({ name: "f", size: pages * PAGE_BYTES, store });
+  const byte = new Uint8Array(1);
+  const read = (index: number): void => void file.read(index * PAGE_BYTES, byte);
+  for (let index = 0; index < pages; index++) read(index);
+  const cached = () => [...Array(pages).keys()].filter((index) => file.cachedFrame(index) >= 0);
+  return { manager, memory: manager.memory, store, file, read, cached };
+}
+
+describe("MappedFile: writeback", () => {
+  it("a page has one at a time; what changes meanwhile stays dirty for the next", () => {
+    const { memory, file, store } = cachedFile(64, 1);
+    file.write(0, Uint8Array.of(1));
+    const frame = file.cachedFrame(0);
+    memory.get(frame);
+    memory.pin(frame);
+    const first = file.startWriteback();
+    file.write(0, Uint8Array.of(2));
+    const second = file.startWriteback();
+    expect([first.pages, second.pages]).toEqual([[frame], []]);
+    second.finish();
+    first.finish();
+    expect(stored(store, 0)).toBe(1);
+    memory.unpin(frame);
+    memory.put(frame);
+    // As fsync: after what is under way, which has the older bytes.
+    file.write(0, Uint8Array.of(3));
+    const third = file.startWriteback();
+    file.write(0, Uint8Array.of(4));
+    expect(file.writeback()).toBe(0);
+    expect([third.finish(), stored(store, 0)]).toEqual([0, 4]);
+    expect(memory.hasFlag(frame, FRAME_FLAG.DIRTY)).toBe(false);
+  });
+
+  it("under way when the file is cut → finished first, and nothing comes back", () => {
+    const { manager, file, store } = cachedFile(64, 2);
+    file.write(PAGE_BYTES, Uint8Array.of(1));
+    const writeback = file.startWriteback();
+    file.truncate(PAGE_BYTES);
+    expect([store.writeCount, stored(store, 1), writeback.finish()]).toEqual([1, 0, 0]);
+    manager.checkInvariants(new Map());
+  });
+
+  it("what a mapping wrote behind the end is not the file's when it grows", () => {
+    const { manager, file } = cachedFile(64, 1);
+    file.truncate(100);
+    const space = manager.createSpace();
+    const at = space.map({ length: PAGE_BYTES, prot: RW, shared: true, file: { file, offset: 0 } });
+    writeByte(space, at + 99, 1);
+    writeByte(space, at + 100, 1);
+    file.truncate(200);
+    expect([readByte(space, at + 99), readByte(space, at + 100)]).toEqual([1, 0]);
+    writeByte(space, at + 250, 1);
+    file.write(300, Uint8Array.of(1));
+    expect([readByte(space, at + 250), readByte(space, at + 300)]).toEqual([0, 1]);
+  });
+});
+
+describe("MappedFile: reclaim", () => {
+  it("second chance: what was read since the hand passed stays", () => {
+    const { manager, read, cached } = cachedFile(64, 4);
+    expect([manager.reclaim(1), cached()]).toEqual([1, [1, 2, 3]]);
+    read(1);
+    expect([manager.reclaim(1), cached()]).toEqual([1, [1, 3]]);
+  });
+
+  it("the same by way of a mapping, also one that is gone", () => {
+    const { manager, file, cached } = cachedFile(64, 4);
+    const space = manager.createSpace();
+    const range = { length: 4 * PAGE_BYTES, prot: PROT.READ, file: { file, offset: 0 } };
+    const at = space.map({ ...range, shared: true });
+    expect([manager.reclaim(1), cached()]).toEqual([1, [1, 2, 3]]);
+    readByte(space, at + PAGE_BYTES);
+    expect([manager.reclaim(1), cached()]).toEqual([1, [1, 3]]);
+    expect(manager.reclaim(1)).toBe(1);
+    const left = cached()[0] as number;
+    readByte(space, at + left * PAGE_BYTES);
+    space.unmap(at, 4 * PAGE_BYTES);
+    const frame = file.cachedFrame(left);
+    expect(manager.memory.hasFlag(frame, FRAME_FLAG.REFERENCED)).toBe(true);
+  });
+
+  it("a page that somebody holds stays, and one that a device wrote last is written", () => {
+    const { manager, memory, store, file, cached } = cachedFile(64, 2);
+    const frame = file.cachedFrame(0);
+    memory.get(frame);
+    const space = manager.createSpace();
+    const range = { length: PAGE_BYTES, prot: RW, file: { file, offset: PAGE_BYTES } };
+    const at = space.map({ ...range, shared: true });
+    readByte(space, at);
+    const other = file.cachedFrame(1);
+    // Its page table has dirty bits of its own, which it tells of when it is asked to forget.
+    space.notifiers.add({
+      start: at,
+      end: at + PAGE_BYTES,
+      invalidate: () => {
+        memory.bytesOf(other)[memory.offsetOf(other)] = 5;
+        memory.setFlag(other, FRAME_FLAG.DIRTY);
+      },
+    });
+    expect([manager.reclaim(2), cached(), stored(store, 1)]).toEqual([1, [0], 5]);
+    manager.checkInvariants(new Map([[frame, 1]]));
+  });
+
+  it("nothing is reclaimed by those who are told of a change, nor of memory without a store", () => {
+    const { manager, read } = cachedFile(64, 2);
+    const space = manager.createSpace();
+    const shared = space.map({ length: PAGE_BYTES, prot: RW, shared: true });
+    writeByte(space, shared, 1);
+    const freed: number[] = [];
+    space.notifiers.add({
+      start: shared,
+      end: shared + PAGE_BYTES,
+      invalidate: () => freed.push(manager.reclaim(1)),
+    });
+    space.protect(shared, PAGE_BYTES, PROT.READ);
+    expect(freed).toEqual([0]);
+    expect(manager.reclaim(10)).toBe(2);
+    expect(readByte(space, shared)).toBe(1);
+    read(0);
+  });
+
+  it("the page that a process copies is not the one that makes room for the copy", () => {
+    const { manager, file } = cachedFile(8, 1);
+    file.write(0, Uint8Array.of(6));
+    file.writeback();
+    const space = manager.createSpace();
+    const at = space.map({ length: PAGE_BYTES, prot: RW, file: { file, offset: 0 } });
+    expect(readByte(space, at)).toBe(6);
+    const rest = manager.memory.freeFrames * PAGE_BYTES;
+    const hog = space.map({ length: rest, prot: RW, populate: true });
+    expect(codeOf(() => writeByte(space, at, 7))).toBe("ENOMEM");
+    expect(readByte(space, at)).toBe(6);
+    manager.checkInvariants(new Map());
+    space.unmap(hog, PAGE_BYTES);
+    writeByte(space, at, 7);
+    expect(readByte(space, at)).toBe(7);
+    manager.checkInvariants(new Map());
   });
 });
