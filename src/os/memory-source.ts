@@ -19,6 +19,8 @@ const MADV_HUGEPAGE = 14;
 const MADV_NOHUGEPAGE = 15;
 /** Sections of ordinary buffers are smaller: they count as JavaScript's memory from the start. */
 const HEAP_SECTION_BYTES = 16 * 1024 * 1024;
+/** Freed buffers that are kept aside where FARPAGE_CHECK_FREED says that they are checked. */
+const CHECK_FREED_BYTES = 16 * 1024 * 1024;
 
 /** Memory whose `address` is where the kernel sees it. */
 export class MappedMemory implements Memory {
@@ -131,6 +133,7 @@ class ArenaSource extends ArenaMemorySource implements OsMemorySource {
       memory: new PhysicalMemory(),
       sections: isNative ? new MappedSections(options) : new HeapSections(),
       limitBytes: options.limitBytes ?? Number.POSITIVE_INFINITY,
+      checkFreedBytes: process.env["FARPAGE_CHECK_FREED"] === "1" ? CHECK_FREED_BYTES : 0,
       ...(isNative ? {} : { sectionBytes: HEAP_SECTION_BYTES }),
     });
     this.backend = backend;

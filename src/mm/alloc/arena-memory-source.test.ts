@@ -35,10 +35,16 @@ class BoundedSections implements SectionSource {
   }
 }
 
-function arena(bytes: number, limitBytes = Number.POSITIVE_INFINITY) {
+function arena(bytes: number, limitBytes = Number.POSITIVE_INFINITY, checkFreedBytes = 0) {
   const sections = new BoundedSections(bytes);
   const memory = new PhysicalMemory();
-  const source = new ArenaMemorySource({ memory, sections, limitBytes, sectionBytes: 4 * MIB });
+  const source = new ArenaMemorySource({
+    memory,
+    sections,
+    limitBytes,
+    sectionBytes: 4 * MIB,
+    checkFreedBytes,
+  });
   return { sections, memory, source };
 }
 
@@ -107,5 +113,59 @@ describe("ArenaMemorySource", () => {
     expect(sections.told.filter((told) => told.startsWith("free"))).toEqual(["free 4", "free 8"]);
     expect(memory.zones).toEqual([]);
     expect(source.allocatedBytes).toBe(0);
+  });
+});
+
+describe("ArenaMemorySource that checks what is freed", () => {
+  const checked = (bytes = 64 * MIB) => arena(bytes, Number.POSITIVE_INFINITY, 8 * 4096).source;
+
+  it("written after it was freed → found before the frames are another's, by name", () => {
+    const source = checked();
+    const stale = source.allocate(5000);
+    source.free(stale);
+    stale.bytes[4999] = 1;
+    const other = source.allocate(5000);
+    expect(other.pfn).not.toBe(stale.pfn);
+    expect(other.bytes.includes(1)).toBe(false);
+    source.free(other);
+    const large = source.allocate(8 * 4096);
+    const name = `0x${stale.address.toString(16)} of 5000 bytes`;
+    expect(() => source.free(large)).toThrow(`${name}: written after its end, at byte 4999`);
+  });
+
+  it("read after it was freed → a pattern, at both ends of a large one", () => {
+    const { source, memory } = arena(64 * MIB, Number.POSITIVE_INFINITY, 4 * MIB);
+    const large = source.allocate(MIB);
+    large.bytes.fill(7);
+    source.free(large);
+    expect([large.bytes[0], large.bytes[MIB - 1]]).toEqual([0x6b, 0x6b]);
+    expect(source.allocatedBytes).toBe(0);
+    expect(memory.freeFrames).toBe(1024 - 256);
+    source.close();
+    expect(memory.zones).toEqual([]);
+  });
+
+  it("written behind its end, in its last frame → found when it is freed", () => {
+    const source = checked();
+    const buffer = source.allocate(100);
+    buffer.section.bytes[buffer.offset + 100] = 0;
+    expect(() => source.free(buffer)).toThrow("of 100 bytes: written behind its end, at byte 100");
+  });
+
+  it("short of memory → what is kept aside gives way; what somebody else holds isn't kept", () => {
+    const { source, memory } = arena(4 * MIB, Number.POSITIVE_INFINITY, 4 * MIB);
+    const half = source.allocate(2 * MIB);
+    source.allocate(2 * MIB);
+    source.free(half);
+    const again = source.allocate(2 * MIB);
+    expect(again.bytes.includes(0x6b)).toBe(false);
+    memory.get(again.pfn);
+    source.free(again);
+    again.bytes[0] = 9;
+    memory.put(again.pfn);
+    expect(memory.freeFrames).toBe(512);
+    const pinned = source.allocate(4096);
+    memory.pin(pinned.pfn);
+    expect(() => source.free(pinned)).toThrow("not pinned");
   });
 });

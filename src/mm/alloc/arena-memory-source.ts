@@ -14,6 +14,7 @@ import {
 import type { PhysicalMemory } from "../frames/physical-memory.js";
 import type { Zone } from "../frames/zone.js";
 import { ContiguousAllocator } from "./contiguous.js";
+import { FreedBuffers } from "./freed-buffers.js";
 
 /** Where the arena's sections come from: the system. */
 export interface SectionSource extends MemorySource {
@@ -31,6 +32,11 @@ export interface ArenaOptions {
   readonly limitBytes?: number;
   /** Size of a section, unless a buffer needs a larger one; a multiple of 2 MiB. */
   readonly sectionBytes?: number;
+  /**
+   * Bytes of freed buffers that are kept aside, to find who uses them still; default 0: none, and
+   * nothing is looked for. See freed-buffers.ts.
+   */
+  readonly checkFreedBytes?: number;
 }
 
 const FRAME_BYTES = 4096;
@@ -76,6 +82,7 @@ export class ArenaMemorySource implements MemorySource {
   private readonly sections: SectionSource;
   private readonly sectionBytes: number;
   private readonly buffers = new Set<ArenaMemory>();
+  private readonly freed: FreedBuffers | null;
   private readonly zones: Zone[] = [];
 
   constructor(options: ArenaOptions) {
@@ -85,6 +92,9 @@ export class ArenaMemorySource implements MemorySource {
     this.sectionBytes = options.sectionBytes ?? SECTION_BYTES;
     assert(this.sectionBytes % PAGE_BLOCK_BYTES === 0, "sections are made of whole page blocks");
     this.contiguous = new ContiguousAllocator(options.memory);
+    const checkedBytes = options.checkFreedBytes ?? 0;
+    const release = (buffer: ArenaMemory) => this.release(buffer);
+    this.freed = checkedBytes > 0 ? new FreedBuffers(this.memory, checkedBytes, release) : null;
   }
 
   /** Bytes of the sections that the arena has now. */
@@ -119,14 +129,20 @@ export class ArenaMemorySource implements MemorySource {
     const buffer = new ArenaMemory(zone.sectionOf(pfn), zone.offsetOf(pfn), length, pfn);
     this.buffers.add(buffer);
     this.allocatedBytes += rounded;
+    this.freed?.begin(buffer);
     return buffer;
   }
 
   free(memory: Memory): void {
     const buffer = memory as ArenaMemory;
     assert(this.buffers.delete(buffer), "memory is freed once, by the source that allocated it");
+    this.allocatedBytes -= buffer.frameCount * FRAME_BYTES;
+    if (this.freed === null) this.release(buffer);
+    else this.freed.add(buffer);
+  }
+
+  private release(buffer: ArenaMemory): void {
     const { pfn, frameCount } = buffer;
-    this.allocatedBytes -= frameCount * FRAME_BYTES;
     const zone = this.memory.zoneOf(pfn);
     // Who else holds a frame of it (a pin asserts) keeps that frame, not the buffer.
     if (!this.contiguous.freeRange(pfn, frameCount)) return;
@@ -143,6 +159,7 @@ export class ArenaMemorySource implements MemorySource {
 
   /** Frees every buffer and gives every section back. */
   close(): void {
+    this.freed?.drain();
     for (const buffer of this.buffers) this.contiguous.freeRange(buffer.pfn, buffer.frameCount);
     this.buffers.clear();
     this.allocatedBytes = 0;
@@ -161,7 +178,9 @@ export class ArenaMemorySource implements MemorySource {
       assert(pfn !== NO_FRAME, "a new section holds what it was made for");
       return pfn;
     }
-    // The system has no more: what others have here may give way.
+    // The system has no more.
+    if (this.freed?.drain() === true) return this.takeFrames(length, frameCount);
+    // What others have here may give way.
     pfn = contiguous.allocateRange(frameCount, align, MIGRATE.UNMOVABLE, ALLOCATE.ZERO);
     if (pfn !== NO_FRAME) return pfn;
     throw new FarpageError("ENOMEM", `the system has no ${length} bytes of memory left`);
