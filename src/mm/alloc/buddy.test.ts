@@ -19,7 +19,7 @@ function fill(memory: PhysicalMemory, kept: (pfn: Pfn) => boolean): void {
 }
 
 describe("page blocks", () => {
-  it("an unmovable request takes the block with the largest free piece, and the next ones too", () => {
+  it("unmovable requests take the block with the largest free piece, one after the other", () => {
     const { memory, zone } = memoryOf(3);
     // Pieces of 4 frames in block 0, of 64 in block 1, of 16 in block 2.
     const sizes = [4, 64, 16];
@@ -32,7 +32,7 @@ describe("page blocks", () => {
     memory.checkInvariants();
   });
 
-  it("a movable request goes to the reclaimable before the unmovable, and leaves them theirs", () => {
+  it("movable requests go to the reclaimable before the unmovable, and leave blocks theirs", () => {
     const { memory, zone } = memoryOf(3);
     const unmovable = Array.from({ length: 512 }, () => memory.allocate(0, UNMOVABLE));
     const reclaimable = memory.allocate(0, RECLAIMABLE);

@@ -180,7 +180,8 @@ export class AddressSpace {
     this.manager.beginChange();
     this.notifiers.invalidateStart(0, ADDRESS_END * 2, INVALIDATE.EXIT);
     zapEntries(this, 0, (ADDRESS_END * 2) / PAGE_BYTES);
-    for (const area of areas) this.vmas.remove(area);
+    // From the end: nothing has to move up.
+    for (let i = areas.length - 1; i >= 0; i--) this.vmas.remove(areas[i] as Vma);
     this.notifiers.invalidateEnd(0, ADDRESS_END * 2);
     this.isLive = false;
     this.manager.endChange();

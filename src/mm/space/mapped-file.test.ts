@@ -350,7 +350,7 @@ describe("MappedFile: reclaim", () => {
     manager.checkInvariants(new Map([[frame, 1]]));
   });
 
-  it("nothing is reclaimed by those who are told of a change, nor of memory without a store", () => {
+  it("nothing is reclaimed within a change, nor of memory without a store", () => {
     const { manager, read } = cachedFile(64, 2);
     const space = manager.createSpace();
     const shared = space.map({ length: PAGE_BYTES, prot: RW, shared: true });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
+import { randomBelow, SeededRandom } from "../../base/index.js";
 import { INVALIDATE, NotifierList, type RangeNotifier } from "./index.js";
 
 const { UNMAP } = INVALIDATE;
@@ -34,6 +35,31 @@ describe("NotifierList", () => {
     list.invalidateStart(9, 11, UNMAP);
     expect(told.splice(0).sort()).toEqual(["0-10", "10-20"]);
     list.invalidateEnd(9, 11);
+  });
+
+  it("many ranges of all lengths → just those that a loop over all finds", () => {
+    const random = new SeededRandom(3);
+    for (let round = 0; round < 30; round++) {
+      const list = new NotifierList();
+      const told = new Set<RangeNotifier>();
+      const all: RangeNotifier[] = [];
+      for (let i = randomBelow(random, 40); i >= 0; i--) {
+        const start = randomBelow(random, 100);
+        const length = 1 + randomBelow(random, randomBelow(random, 5) === 0 ? 200 : 10);
+        const one: RangeNotifier = notifier(start, start + length, () => told.add(one));
+        list.add(one);
+        all.push(one);
+        if (randomBelow(random, 6) === 0) list.remove(all.splice(0, 1)[0] as RangeNotifier);
+      }
+      list.checkInvariants();
+      for (let start = 0; start < 100; start += 7) {
+        const end = start + 1 + randomBelow(random, 20);
+        list.invalidateStart(start, end, UNMAP);
+        expect(told).toEqual(new Set(all.filter((one) => one.start < end && one.end > start)));
+        list.invalidateEnd(start, end);
+        told.clear();
+      }
+    }
   });
 
   it("who is told first finds the numbers of all others odd already", () => {

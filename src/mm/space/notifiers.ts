@@ -53,9 +53,57 @@ class Entry {
   }
 }
 
+/**
+ * Entries by start, and a tree over them that knows the largest end in each half, quarter, ...: who
+ * overlaps a range is found in a few steps each, however many there are. Replaced, never changed:
+ * somebody may be walking it.
+ */
+class EntryIndex {
+  readonly entries: readonly Entry[];
+  /** Leaves, a power of two. */
+  private readonly width: number;
+  /** Node n's halves are 2n and 2n + 1; the leaves begin at `width`. */
+  private readonly ends: Float64Array;
+
+  constructor(entries: readonly Entry[]) {
+    this.entries = entries;
+    this.width = entries.length <= 1 ? 1 : 2 ** (32 - Math.clz32(entries.length - 1));
+    this.ends = new Float64Array(2 * this.width);
+    for (let i = 0; i < entries.length; i++) this.ends[this.width + i] = (entries[i] as Entry).end;
+    for (let node = this.width - 1; node > 0; node--) {
+      this.ends[node] = Math.max(this.ends[2 * node] as number, this.ends[2 * node + 1] as number);
+    }
+  }
+
+  /** Calls `visit` for each entry that overlaps [start, end), by start. */
+  visit(start: number, end: number, visit: (entry: Entry) => void): void {
+    this.visitNode(1, this.width, 0, start, end, visit);
+  }
+
+  private visitNode(
+    node: number,
+    span: number,
+    first: number,
+    start: number,
+    end: number,
+    visit: (entry: Entry) => void,
+  ): void {
+    const { entries } = this;
+    if (first >= entries.length || (this.ends[node] as number) <= start) return;
+    const entry = entries[first] as Entry;
+    if (entry.start >= end) return;
+    if (span === 1) {
+      visit(entry);
+      return;
+    }
+    const half = span / 2;
+    this.visitNode(2 * node, half, first, start, end, visit);
+    this.visitNode(2 * node + 1, half, first + half, start, end, visit);
+  }
+}
+
 export class NotifierList {
-  /** By start. Replaced, never changed: somebody may be walking it. */
-  private entries: readonly Entry[] = [];
+  private index = new EntryIndex([]);
   private readonly byNotifier = new Map<RangeNotifier, Entry>();
   /** Starts and ends of invalidations that are under way. */
   private readonly under: number[] = [];
@@ -66,7 +114,7 @@ export class NotifierList {
   private sequenceBase = 0;
 
   get count(): number {
-    return this.entries.length;
+    return this.index.entries.length;
   }
 
   /** Also from within an invalidation: one that is under way for its range counts for it. */
@@ -80,9 +128,10 @@ export class NotifierList {
       }
     }
     this.byNotifier.set(notifier, entry);
-    let at = this.entries.length;
-    while (at > 0 && (this.entries[at - 1] as Entry).start > entry.start) at--;
-    this.entries = [...this.entries.slice(0, at), entry, ...this.entries.slice(at)];
+    const { entries } = this.index;
+    let at = entries.length;
+    while (at > 0 && (entries[at - 1] as Entry).start > entry.start) at--;
+    this.index = new EntryIndex([...entries.slice(0, at), entry, ...entries.slice(at)]);
   }
 
   /** Nothing happens for one that went with its address space. */
@@ -91,7 +140,7 @@ export class NotifierList {
     if (entry === undefined) return;
     this.byNotifier.delete(notifier);
     this.sequenceBase = Math.max(this.sequenceBase, entry.sequence + 2 - (entry.sequence % 2));
-    this.entries = this.entries.filter((other) => other !== entry);
+    this.index = new EntryIndex(this.index.entries.filter((other) => other !== entry));
   }
 
   /** Number of the range's present state; odd while an invalidation of it is under way. */
@@ -113,20 +162,14 @@ export class NotifierList {
   invalidateStart(start: number, end: number, why: InvalidateReason): void {
     assert(start < end, "an invalidation has a range");
     this.under.push(start, end);
-    const entries = this.entries;
+    const { index } = this;
     // All numbers first: who is told first can't look up what the others are yet to forget.
-    for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i] as Entry;
-      if (entry.start >= end) break;
-      if (entry.end > start) entry.begin();
-    }
-    for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i] as Entry;
-      if (entry.start >= end) break;
-      if (entry.end > start && this.byNotifier.get(entry.notifier) === entry) {
+    index.visit(start, end, (entry) => entry.begin());
+    index.visit(start, end, (entry) => {
+      if (this.byNotifier.get(entry.notifier) === entry) {
         entry.notifier.invalidate(start, end, why);
       }
-    }
+    });
   }
 
   /** Preconditions: an invalidation of just this range was started and has not ended. */
@@ -135,18 +178,13 @@ export class NotifierList {
     while (at >= 0 && (this.under[at] !== start || this.under[at + 1] !== end)) at -= 2;
     assert(at >= 0, "an invalidation that ends was started");
     this.under.splice(at, 2);
-    const { entries } = this;
-    for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i] as Entry;
-      if (entry.start >= end) break;
-      if (entry.end > start) entry.finish();
-    }
+    this.index.visit(start, end, (entry) => entry.finish());
   }
 
   /** Removes all and tells them that the address space is gone. */
   releaseAll(): void {
-    const { entries } = this;
-    this.entries = [];
+    const { entries } = this.index;
+    this.index = new EntryIndex([]);
     this.byNotifier.clear();
     for (const entry of entries) entry.notifier.released?.();
   }
@@ -155,7 +193,7 @@ export class NotifierList {
   checkInvariants(): void {
     assert(this.under.length === 0, "every invalidation has ended");
     let start = 0;
-    for (const entry of this.entries) {
+    for (const entry of this.index.entries) {
       assert(entry.active === 0 && entry.sequence % 2 === 0, "no range is being invalidated");
       assert(entry.start >= start, "notifiers are in order");
       start = entry.start;

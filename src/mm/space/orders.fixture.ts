@@ -6,10 +6,11 @@
 
 import { expect } from "vitest";
 import { HeapMemorySource } from "../../base/index.js";
-import { type Pfn, PhysicalMemory, ZONE } from "../frames/index.js";
+import { MIGRATE, type Pfn, PhysicalMemory, ZONE } from "../frames/index.js";
 import {
   ACCESS,
   type AddressSpace,
+  type DeviceMapping,
   FAULT,
   HeapFileStore,
   type MappedFile,
@@ -142,6 +143,8 @@ class Device implements RangeNotifier {
 export class Violation extends Error {}
 
 export interface World {
+  /** Shows one page of normal memory. */
+  readonly device: DeviceMapping;
   readonly memory: CutMemory;
   readonly manager: MemoryManager;
   readonly space: AddressSpace;
@@ -153,6 +156,8 @@ export interface Change {
   /** A page of the file, or anonymous. */
   readonly isFile: boolean;
   readonly isWrite: boolean;
+  /** The page is the first of a block of 2 MiB. */
+  readonly isHuge?: boolean;
   /** Before the device begins. */
   prepare?(world: World): void;
   run(world: World): void;
@@ -201,26 +206,82 @@ export const CHANGES: Readonly<Record<string, Change>> = {
     run: ({ memory, file }) => void memory.move(file.cachedFrame(0)),
   },
   exit: { isFile: false, isWrite: true, run: ({ space }) => space.exit() },
+  "map over it": {
+    isFile: false,
+    isWrite: true,
+    run: ({ space }) => {
+      space.map({ length: PAGE_BYTES, prot: RW, address: ADDRESS, fixed: "replace" });
+      writeByte(space, ADDRESS, 3);
+    },
+  },
+  "fork of a pinned page": {
+    isFile: false,
+    isWrite: true,
+    prepare: ({ memory, space }) => {
+      memory.get(space.lookup(PAGE));
+      memory.pin(space.lookup(PAGE));
+    },
+    run: ({ space }) => {
+      const frame = space.lookup(PAGE);
+      const child = space.fork();
+      expect([space.lookup(PAGE), space.isWritable(PAGE)]).toEqual([frame, true]);
+      expect(child.lookup(PAGE)).not.toBe(frame);
+    },
+  },
+  "a device's memory is taken back": {
+    isFile: false,
+    isWrite: true,
+    prepare: ({ device, space }) => {
+      const range = { length: PAGE_BYTES, prot: RW, address: ADDRESS };
+      space.map({ ...range, fixed: "replace", shared: true, device: { device, offset: 0 } });
+      writeByte(space, ADDRESS, 1);
+    },
+    run: ({ device, manager }) => manager.unmapDevice(device, 0, 1),
+  },
+  "unmap of a page of 2 MiB": {
+    isFile: false,
+    isWrite: true,
+    isHuge: true,
+    run: ({ space }) => space.unmap(ADDRESS, PAGE_BYTES),
+  },
+  "copy on write of a page of 2 MiB": {
+    isFile: false,
+    isWrite: false,
+    isHuge: true,
+    prepare: ({ space }) => void space.fork(),
+    run: ({ space }) => writeByte(space, ADDRESS, 2),
+  },
+  "move of 2 MiB": {
+    isFile: false,
+    isWrite: true,
+    isHuge: true,
+    run: ({ memory, space }) => void memory.move(space.lookup(PAGE)),
+  },
 };
 
 function makeWorld(change: Change): World {
   const memory = new CutMemory();
-  const bytes = 32 * PAGE_BYTES;
+  const isHuge = change.isHuge === true;
+  const bytes = (isHuge ? 2048 : 32) * PAGE_BYTES;
   const sections = [new HeapMemorySource().allocate(bytes)];
   memory.addZone({ kind: ZONE.NORMAL, name: "test", bytes, sections });
   const manager = new MemoryManager(memory);
   const store = new HeapFileStore();
   const file = manager.openFile({ name: "f", size: PAGE_BYTES, store });
-  const space = manager.createSpace({ hugePages: false });
-  const range = { length: PAGE_BYTES, prot: RW, address: ADDRESS };
+  const space = manager.createSpace({ hugePages: isHuge });
+  const bar = memory.allocate(0, MIGRATE.UNMOVABLE);
+  const device = { name: "bar", cached: false, frameAt: () => bar };
+  const length = isHuge ? 512 * PAGE_BYTES : PAGE_BYTES;
+  const range = { length, prot: RW, address: ADDRESS };
   if (change.isFile) space.map({ ...range, shared: true, file: { file, offset: 0 } });
   else space.map(range);
   // What the remapped page can't grow into.
-  space.map({ length: PAGE_BYTES, prot: 0, address: ADDRESS + PAGE_BYTES });
+  space.map({ length: PAGE_BYTES, prot: 0, address: ADDRESS + length });
   writeByte(space, ADDRESS, 1);
   readByte(space, ADDRESS);
-  change.prepare?.({ memory, manager, space, file, store });
-  return { memory, manager, space, file, store };
+  const world = { memory, manager, space, file, store, device };
+  change.prepare?.(world);
+  return world;
 }
 
 /** A notifier of the same page that cuts the change where it is told, and notes when all were. */

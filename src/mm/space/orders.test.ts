@@ -2,11 +2,12 @@
 import { describe, expect, it } from "vitest";
 import { CHANGES, explore, Violation } from "./orders.fixture.js";
 
-/** Steps of the device during a change; more in the long run. */
+/** Steps of the device during a change; more in the long run, which has blocks of 2 MiB too. */
 const STEPS = 2;
+const SMALL_CHANGES = Object.entries(CHANGES).filter(([, change]) => change.isHuge !== true);
 
 describe("device accesses and changes of mappings in every order", () => {
-  for (const [name, change] of Object.entries(CHANGES)) {
+  for (const [name, change] of SMALL_CHANGES) {
     it(`${name}: no access after the invalidation has returned, none to another's frame`, () => {
       const { runs, accesses } = explore(change, STEPS, false);
       expect(runs).toBeGreaterThan(10);
@@ -15,7 +16,7 @@ describe("device accesses and changes of mappings in every order", () => {
   }
 
   it("planted: a device that doesn't ask readRetry → found, for every change", () => {
-    const found = Object.entries(CHANGES).map(([, change]) => {
+    const found = SMALL_CHANGES.map(([, change]) => {
       try {
         explore(change, STEPS, true);
         return false;
