@@ -114,7 +114,10 @@ export class TransportFuzzer {
   private runSlice(): void {
     const { world } = this;
     const isStarving = this.isAttacking && this.mutator.oneIn(3);
-    for (const peer of this.peers) peer.isStarving = isStarving;
+    for (const peer of this.peers) {
+      peer.isStarving = isStarving;
+      peer.demand.unsettle((count) => this.mutator.below(count));
+    }
     // Posting is no packet: the hosts must be woken for it.
     world.after(1, "post", () => undefined);
     world.run(SLICE_NS);

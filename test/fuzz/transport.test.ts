@@ -3,11 +3,8 @@ import { describe, expect, it } from "vitest";
 import { DROP_REASON_NAMES } from "../../src/transport/index.js";
 import { TransportFuzzer } from "./transport-fuzz.js";
 
-/**
- * Drops that a mutation has no way to bring about here: no reason at all, hardware's, and a page on
- * demand that isn't there, since all memory here is (`mm/region` has tests of their own for it).
- */
-const OUT_OF_REACH = ["NONE", "CONGESTION_NOTIFICATION", "PAGE_ABSENT"];
+/** Drops that a mutation has no way to bring about here: no reason at all, and hardware's. */
+const OUT_OF_REACH = ["NONE", "CONGESTION_NOTIFICATION"];
 
 describe("transport under fuzz", () => {
   it.each([1, 2, 3])(

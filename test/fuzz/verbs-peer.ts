@@ -29,6 +29,7 @@ import {
   WR_OPCODE,
   type WrOpcode,
 } from "../../src/verbs/index.js";
+import { DemandMemory } from "./demand-memory.js";
 import { fillSecret, GuardedMemorySource } from "./guarded-memory.js";
 
 const PAGE = 4096;
@@ -90,6 +91,9 @@ export class VerbsPeer implements Machine {
   readonly remote: MemoryRegion;
   /** The peer may invalidate it. */
   readonly fast: MemoryRegion;
+  /** Its pages come and go. */
+  readonly demand = new DemandMemory();
+  readonly onDemand: MemoryRegion;
   readonly endpoints: Endpoint[];
   readonly datagrams: Endpoint;
   other: VerbsPeer | null = null;
@@ -133,6 +137,10 @@ export class VerbsPeer implements Machine {
     this.register(PRIVATE_OFFSET, PRIVATE_BYTES, ACCESS.LOCAL_WRITE, true);
     this.fast = this.pd.allocMr();
     this.fastBase = this.register(FAST_OFFSET, FAST_BYTES, ACCESS.LOCAL_WRITE);
+    const { address, length, regions: space } = this.demand;
+    const access = rights | ACCESS.REMOTE_ATOMIC;
+    this.onDemand = this.pd.registerMr({ space, address, length }, { access, onDemand: true });
+    host.machines.push(this.demand.queue);
     this.endpoints = Array.from({ length: qpCount }, () => new Endpoint(this.createQp("RC")));
     this.datagrams = new Endpoint(this.createQp("UD"));
     host.machines.push(this);
@@ -141,6 +149,7 @@ export class VerbsPeer implements Machine {
   /** @throws Error when a byte changed that nothing may change. */
   checkMemory(): void {
     this.memory.check();
+    this.demand.check();
     // The open ranges, in order; everything else must be as it was.
     const gaps: readonly (readonly [from: number, to: number])[] = [
       [0, LOCAL_OFFSET],
@@ -311,8 +320,9 @@ export class VerbsPeer implements Machine {
     wr.immediate = this.random.nextU32();
     wr.invalidateKey = other.fast.rkey;
     const isFast = other.fast.isValid && length <= FAST_BYTES && randomBelow(this.random, 4) === 0;
-    const target = isFast && !isAtomic ? other.fast : other.remote;
-    const room = Math.floor((target.length - length) / 8);
+    const target = isFast && !isAtomic ? other.fast : this.drawTarget(other);
+    const open = target === other.onDemand ? other.demand.mappedBytes : target.length;
+    const room = Math.floor((open - length) / 8);
     const address = target.address + 8 * randomBelow(this.random, room + 1);
     wr.remoteAddressHigh = Math.floor(address / 0x1_0000_0000);
     wr.remoteAddressLow = address >>> 0;
@@ -346,10 +356,17 @@ export class VerbsPeer implements Machine {
     endpoint.sends.push({ id: wr.wrId, isSignaled });
   }
 
+  private drawTarget(other: VerbsPeer): MemoryRegion {
+    return randomBelow(this.random, 4) === 0 ? other.onDemand : other.remote;
+  }
+
   private fillSge(sge: { address: number; length: number; lkey: number }, length: number): void {
+    const isOnDemand = randomBelow(this.random, 8) === 0;
+    const region = isOnDemand ? this.onDemand : this.local;
+    const bytes = isOnDemand ? this.demand.mappedBytes : LOCAL_BYTES;
     sge.length = length;
-    sge.lkey = this.local.lkey;
-    sge.address = this.local.address + randomBelow(this.random, LOCAL_BYTES - length + 1);
+    sge.lkey = region.lkey;
+    sge.address = region.address + randomBelow(this.random, bytes - length + 1);
   }
 
   /** Short ones, ones around packet boundaries, and any. */

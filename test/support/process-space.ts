@@ -61,6 +61,8 @@ export class TestSpace implements DemandSpace, RegionPinner {
   faultCount = 0;
   private sequence = 0;
   private readonly arrivals: number[] = [];
+  /** Frames that a page had and none has now. */
+  private readonly gone = new Set<Pfn>();
 
   constructor(memory: PhysicalMemory) {
     this.memory = memory;
@@ -96,10 +98,10 @@ export class TestSpace implements DemandSpace, RegionPinner {
     if (!this.isMapped(vpn, isWrite)) return FAULT_WRONG;
     const page = this.pages.get(vpn) as Page;
     if (page.pfn === NO_FRAME) {
-      let pfn = this.memory.allocate(0, MIGRATE.MOVABLE);
+      let pfn = this.take();
       if (pfn === NO_FRAME && this.evictsWhenShort) {
         this.evictOldest();
-        pfn = this.memory.allocate(0, MIGRATE.MOVABLE);
+        pfn = this.take();
       }
       if (pfn === NO_FRAME) return FAULT_SHORT;
       page.pfn = pfn;
@@ -147,7 +149,7 @@ export class TestSpace implements DemandSpace, RegionPinner {
   /** Maps pages at once, on fresh frames, or on `pfn` and those behind it. */
   map(vpn: number, count: number, canWrite = true, pfn: Pfn = NO_FRAME): void {
     for (let i = 0; i < count; i++) {
-      const frame = pfn === NO_FRAME ? this.memory.allocate(0, MIGRATE.MOVABLE) : pfn + i;
+      const frame = pfn === NO_FRAME ? this.take() : pfn + i;
       if (frame === NO_FRAME) throw new Error("out of frames");
       this.pages.set(vpn + i, { pfn: frame, canWrite, stored: null });
     }
@@ -184,7 +186,7 @@ export class TestSpace implements DemandSpace, RegionPinner {
   move(vpn: number): void {
     const page = this.pages.get(vpn);
     if (page === undefined || page.pfn === NO_FRAME) return;
-    const to = this.memory.allocate(0, MIGRATE.MOVABLE);
+    const to = this.take();
     if (to === NO_FRAME) return;
     this.changing(vpn, () => {
       this.bytesAt(to).set(this.bytesAt(page.pfn));
@@ -213,6 +215,20 @@ export class TestSpace implements DemandSpace, RegionPinner {
     return this.memory.bytesOf(pfn).subarray(offset, offset + FRAME_BYTES);
   }
 
+  /** A frame that no page has and that was written since the last one had it; -1: there is none. */
+  touchedFrame(): Pfn {
+    for (const pfn of this.gone) {
+      if (this.bytesAt(pfn).some((byte) => byte !== POISON)) return pfn;
+    }
+    return NO_FRAME;
+  }
+
+  private take(): Pfn {
+    const pfn = this.memory.allocate(0, MIGRATE.MOVABLE);
+    this.gone.delete(pfn);
+    return pfn;
+  }
+
   private evictOldest(): void {
     const vpn = this.arrivals.shift();
     if (vpn === undefined) return;
@@ -235,5 +251,6 @@ export class TestSpace implements DemandSpace, RegionPinner {
   private wipe(pfn: Pfn): void {
     this.bytesAt(pfn).fill(POISON);
     this.memory.put(pfn);
+    this.gone.add(pfn);
   }
 }
