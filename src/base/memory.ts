@@ -12,15 +12,24 @@ export interface Memory {
   readonly view: DataView;
   readonly address: number;
   readonly length: number;
+  /**
+   * Of memory that has frames behind it: a device has been given `length` bytes from `offset` on.
+   * What lies there stays where it is, and alive if the memory is freed, until `unpin` of the same
+   * range. Absent where nothing ever moves.
+   */
+  pin?(offset: number, length: number): void;
+  /** The device has let go. */
+  unpin?(offset: number, length: number): void;
 }
 
 /** Where a host's memory comes from; implemented by `os/` (mapped) and by `HeapMemorySource`. */
 export interface MemorySource {
   /**
    * Maps `length` bytes of zeroes, page aligned.
+   * @param use what they are for, for people: `"RTRS chunks"`.
    * @throws FarpageError ENOMEM when the system or the configured limit has no more.
    */
-  allocate(length: number): Memory;
+  allocate(length: number, use?: string): Memory;
   /** Gives the memory back. Nobody may touch `bytes` afterwards. */
   free(memory: Memory): void;
 }

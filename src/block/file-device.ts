@@ -349,7 +349,7 @@ export class FileDevice implements BlockDevice, FileIoOwner {
   }
 
   private zeroMemory(): Memory {
-    this.zeroes ??= this.memory.allocate(ZERO_BYTES);
+    this.zeroes ??= this.memory.allocate(ZERO_BYTES, "zeroes to be written");
     return this.zeroes;
   }
 }

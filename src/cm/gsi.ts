@@ -75,7 +75,8 @@ export class GsiPort implements MadPort {
     this.sendOffset = portCount * receiveDepth * RECEIVE_BYTES;
     this.freeSends = Array.from({ length: sendDepth }, (_, slot) => sendDepth - 1 - slot);
     try {
-      this.memory = memory.allocate(this.sendOffset + sendDepth * MAD_BYTES);
+      const bytes = this.sendOffset + sendDepth * MAD_BYTES;
+      this.memory = memory.allocate(bytes, "management datagrams");
       this.undo.push(() => memory.free(this.memory));
       this.pd = context.allocPd();
       this.undo.push(() => this.pd.dealloc());

@@ -110,7 +110,8 @@ export class SourceLink {
     assert(queueDepth <= COPY_REQUESTS_MAX, "whoever makes the session bounds its requests");
     this.slotBytes = Math.min(maxIoBytes, PLACE_BYTES_MAX);
     // Requests are numbered beyond those that `acquire` hands out: some are reserved.
-    this.memory = this.environment.memory.allocate((queueDepth + 16) * this.slotBytes);
+    const bytes = (queueDepth + 16) * this.slotBytes;
+    this.memory = this.environment.memory.allocate(bytes, "files on their way");
     this.session.registerMemory(this.memory);
   }
 

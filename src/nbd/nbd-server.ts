@@ -179,7 +179,7 @@ function allocateAll(source: MemorySource, limits: NbdLimits): Memory[] {
   const memories: Memory[] = [];
   try {
     for (let i = 0; i < limits.connectionCountMax; i++) {
-      memories.push(source.allocate(poolLayout(limits).byteLength));
+      memories.push(source.allocate(poolLayout(limits).byteLength, "NBD requests"));
     }
   } catch (error) {
     for (const memory of memories) source.free(memory);

@@ -140,8 +140,8 @@ class ArenaSource extends ArenaMemorySource implements OsMemorySource {
     this.populate = options.populate ?? false;
   }
 
-  override allocate(length: number): ArenaMemory {
-    const memory = super.allocate(length);
+  override allocate(length: number, use?: string): ArenaMemory {
+    const memory = super.allocate(length, use);
     if (this.populate) {
       for (let offset = 0; offset < length; offset += PAGE_BYTES) memory.bytes[offset] = 0;
     }

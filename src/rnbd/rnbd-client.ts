@@ -112,7 +112,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.reopenDelayNs = options.reopenDelayNs ?? REOPEN_DELAY_NS;
     this.rtrs = createSession(this);
     this.memorySource = environment.memory;
-    this.adminMemory = environment.memory.allocate(ADMIN_BYTES);
+    this.adminMemory = environment.memory.allocate(ADMIN_BYTES, "RNBD messages");
     this.rtrs.registerMemory(this.adminMemory);
   }
 

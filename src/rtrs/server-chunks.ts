@@ -133,7 +133,8 @@ export class ServerChunks {
     this.repliesOffset = Math.ceil((RTRS_INFO_REQUEST_BYTES + this.infoResponseBytes) / 64) * 64;
     const { memory } = environment;
     const messageBytes = this.repliesOffset + count * RTRS_RKEY_RESPONSE_BYTES;
-    this.data = new Slab(memory, pd, count * this.chunkBytes, ACCESS.LOCAL_WRITE);
+    const bytes = count * this.chunkBytes;
+    this.data = new Slab(memory, pd, bytes, ACCESS.LOCAL_WRITE, "RTRS chunks");
     this.messages = this.orFree(
       () => new Slab(memory, pd, messageBytes, ACCESS.LOCAL_WRITE),
       () => this.data.free(),
@@ -174,7 +175,8 @@ export class ServerChunks {
 
   private makeCopies({ memory }: RtrsEnvironment, pd: ProtectionDomain): Slab | null {
     if (this.copyBytesMax === 0) return null;
-    return new Slab(memory, pd, this.count * this.copyBytesMax, ACCESS.LOCAL_WRITE);
+    const bytes = this.count * this.copyBytesMax;
+    return new Slab(memory, pd, bytes, ACCESS.LOCAL_WRITE, "RTRS requests, copied");
   }
 
   private orFree<T>(make: () => T, free: () => void): T {

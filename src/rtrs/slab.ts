@@ -11,11 +11,18 @@ export class Slab {
   /**
    * @param length bytes, zeroed.
    * @param access `ACCESS` bits.
+   * @param use for people.
    * @throws FarpageError ENOMEM when there is no more memory, or no more regions.
    */
-  constructor(source: MemorySource, pd: ProtectionDomain, length: number, access: number) {
+  constructor(
+    source: MemorySource,
+    pd: ProtectionDomain,
+    length: number,
+    access: number,
+    use = "RTRS messages",
+  ) {
     this.source = source;
-    this.memory = source.allocate(length);
+    this.memory = source.allocate(length, use);
     try {
       this.region = pd.registerMr(this.memory, { access });
     } catch (error) {

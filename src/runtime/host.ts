@@ -112,7 +112,7 @@ export class Host implements AsyncDisposable {
   map(options: { readonly length: number }): Memory {
     checkObject("options", options);
     checkWhole("length", options.length, 1, Number.MAX_SAFE_INTEGER);
-    return this.stack.memory.allocate(options.length);
+    return this.stack.memory.allocate(options.length, "memory of the program");
   }
 
   /** Opens the device: a uverbs file of its own, closed with the host. */

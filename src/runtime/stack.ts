@@ -89,7 +89,7 @@ export class Stack {
       poller,
       link,
       device: this.device,
-      txBytes: this.memory.allocate(Lane.txBytes).bytes,
+      txBytes: this.memory.allocate(Lane.txBytes, "packets to be sent").bytes,
       onFailure: options.onFailure,
     });
     this.lane.add(this.cm);

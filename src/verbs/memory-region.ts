@@ -42,6 +42,10 @@ export interface AddressRange {
 export interface RegionBacking {
   readonly regionIndex: number;
   readonly pages: RegisteredPages | null;
+  /** Memory of the host's own that is pinned for it, and which range of it. */
+  readonly memory: Memory | null;
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** Registers memory with the device. @throws FarpageError as `ProtectionDomain.registerMr`. */
@@ -58,7 +62,9 @@ export function registerBacking(
       throw new FarpageError("EINVAL", "only addresses of a process can be registered on demand");
     }
     const length = options.length ?? memory.length - offset;
-    return { regionIndex: regions.register(pdIndex, memory, offset, length, access), pages: null };
+    const regionIndex = regions.register(pdIndex, memory, offset, length, access);
+    memory.pin?.(offset, length);
+    return { regionIndex, pages: null, memory, offset, length };
   }
   const pages = takePages(memory, offset, options, access);
   const address = (memory.address ?? 0) + offset;
@@ -69,7 +75,7 @@ export function registerBacking(
       contiguous === null
         ? regions.registerPages(pdIndex, pages, address, length, access)
         : regions.register(pdIndex, contiguous, 0, length, access);
-    return { regionIndex, pages };
+    return { regionIndex, pages, memory: null, offset: 0, length };
   } catch (error) {
     pages.release();
     throw error;
@@ -92,7 +98,11 @@ function takePages(
     }
     return space.registerAll(isWrite);
   }
+  const rangeLength = range.length ?? Number.POSITIVE_INFINITY;
   const length = options.length ?? (range.length ?? 0) - offset;
+  if (offset < 0 || offset + length > rangeLength) {
+    throw new FarpageError("EINVAL", "a memory region must lie inside its range of addresses");
+  }
   return space.registerPages(address + offset, length, isWrite, onDemand);
 }
 
@@ -110,15 +120,14 @@ export class MemoryRegion extends VerbsObject {
   /** Made by `allocMr`. */
   readonly isFast: boolean;
   private readonly regions: RegionTable;
-  /** Of a process's addresses: their pages. */
-  private readonly pages: RegisteredPages | null;
+  private readonly backing: RegionBacking;
 
   /** Internal: use `ProtectionDomain.registerMr` or `allocMr`. */
   constructor(table: HandleTable, pd: ProtectionDomain, backing: RegionBacking, isFast: boolean) {
     super(table, "memory region", [pd]);
     this.pd = pd;
     this.regionIndex = backing.regionIndex;
-    this.pages = backing.pages;
+    this.backing = backing;
     this.isFast = isFast;
     this.regions = pd.context.device.regions;
   }
@@ -157,7 +166,7 @@ export class MemoryRegion extends VerbsObject {
 
   /** Whether its pages come when they are asked for and follow the process's mappings. */
   get isOnDemand(): boolean {
-    return this.pages?.isOnDemand ?? false;
+    return this.backing.pages?.isOnDemand ?? false;
   }
 
   /**
@@ -177,7 +186,7 @@ export class MemoryRegion extends VerbsObject {
     if (advice === ADVICE.PREFETCH_WRITE && (this.access & ACCESS.LOCAL_WRITE) === 0) {
       throw new FarpageError("EPERM", `${this.name()} may not be written`);
     }
-    const { pages } = this;
+    const { pages } = this.backing;
     if (pages === null || length === 0) return;
     const first = Math.floor((address - pages.address) / pages.pageBytes);
     const end = Math.ceil((address + length - pages.address) / pages.pageBytes);
@@ -243,6 +252,8 @@ export class MemoryRegion extends VerbsObject {
     this.regions.deregister(this.regionIndex);
     this.regionIndex = -1;
     // Only now can no packet reach them.
-    this.pages?.release();
+    const { length, memory, offset, pages } = this.backing;
+    pages?.release();
+    memory?.unpin?.(offset, length);
   }
 }

@@ -55,7 +55,8 @@ export class ProtectionDomain extends VerbsObject {
   allocMr(): MemoryRegion {
     this.assertReady();
     const regionIndex = this.context.device.regions.allocateFast(this.pdIndex);
-    return new MemoryRegion(this.handles, this, { regionIndex, pages: null }, true);
+    const backing = { regionIndex, pages: null, memory: null, offset: 0, length: 0 };
+    return new MemoryRegion(this.handles, this, backing, true);
   }
 
   /**

@@ -3,7 +3,7 @@
 // address spaces; what each costs the device's tables, and that all of it is given back.
 
 import { describe, expect, it } from "vitest";
-import { highOf, lowOf, SeededRandom } from "../../src/base/index.js";
+import { HeapMemorySource, highOf, lowOf, SeededRandom } from "../../src/base/index.js";
 import { FaultQueue, FRAME_BYTES, FRAME_FLAG, ProcessRegions } from "../../src/mm/index.js";
 import { Device } from "../../src/transport/index.js";
 import { ACCESS, ADVICE, Context, IpAddress } from "../../src/verbs/index.js";
@@ -55,6 +55,51 @@ describe("registerMr of addresses", () => {
     two.deregister();
     expect(process.pinnedCount).toBe(0);
     expect(process.dirtied).toEqual([true, true]);
+  });
+
+  it("a part of a range lies in it → else EINVAL, and nothing is pinned", () => {
+    const { process, space, pd } = host();
+    process.map(VPN - 1, 4);
+    const range = { space, address: ADDRESS, length: 2 * 4096 };
+    for (const part of [
+      { offset: -4096 },
+      { offset: -4096, length: 4096 },
+      { length: 2 * 4096 + 1 },
+      { offset: 4096, length: 4097 },
+      { offset: 2 * 4096 },
+      { offset: 0.5 },
+    ]) {
+      for (const onDemand of [false, true]) {
+        const register = () => pd.registerMr(range, { ...part, access: WRITE, onDemand });
+        expect(codeOf(register)).toBe("EINVAL");
+      }
+    }
+    expect([process.pinnedCount, process.notifiers.length]).toEqual([0, 0]);
+    const mr = pd.registerMr(range, { offset: 4096, access: WRITE });
+    expect([mr.address, mr.length]).toEqual([ADDRESS + 4096, 4096]);
+  });
+
+  it("memory of the host's own is pinned for as long as it is registered, and no longer", () => {
+    const { pd } = host(2);
+    const calls: string[] = [];
+    const memory = {
+      ...new HeapMemorySource().allocate(8192),
+      pin: (offset: number, length: number) => calls.push(`pin ${offset} ${length}`),
+      unpin: (offset: number, length: number) => calls.push(`unpin ${offset} ${length}`),
+    };
+    const whole = pd.registerMr(memory);
+    const part = pd.registerMr(memory, { offset: 100, length: 5000 });
+    expect(codeOf(() => pd.registerMr(memory))).toBe("ENOMEM");
+    expect(calls).toEqual(["pin 0 8192", "pin 100 5000"]);
+    part.deregister();
+    part.deregister();
+    expect(calls.slice(2)).toEqual(["unpin 100 5000"]);
+    const fast = pd.allocMr();
+    fast.fastRegister(whole, memory.address, 10, ACCESS.LOCAL_WRITE);
+    fast.deregister();
+    expect(calls).toHaveLength(3);
+    whole.deregister();
+    expect(calls.slice(3)).toEqual(["unpin 0 8192"]);
   });
 
   it("a region that peers and host may only read is not dirty afterwards", () => {

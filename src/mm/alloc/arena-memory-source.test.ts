@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
 import { FarpageError, HeapMemorySource, type Memory } from "../../base/index.js";
-import { PhysicalMemory } from "../frames/index.js";
+import { MOVE_RESULT, PhysicalMemory } from "../frames/index.js";
+import { arenaView } from "../view/index.js";
 import { ArenaMemorySource, type SectionSource } from "./index.js";
 
 const MIB = 2 ** 20;
@@ -167,5 +168,50 @@ describe("ArenaMemorySource that checks what is freed", () => {
     const pinned = source.allocate(4096);
     memory.pin(pinned.pfn);
     expect(() => source.free(pinned)).toThrow("not pinned");
+  });
+});
+
+describe("a buffer that a device has been given", () => {
+  it("is pinned by what it is for, stays as it is, and is free when the device lets go", () => {
+    const { memory, source } = arena(64 * MIB);
+    const [chunks, others] = [source.allocate(3 * MIB, "chunks"), source.allocate(100)];
+    chunks.pin(0, 3 * MIB);
+    chunks.pin(2 * MIB, 1);
+    expect(arenaView(memory).pins).toEqual([{ owner: "chunks", bytes: 3 * MIB, pins: 3 }]);
+    for (const pfn of [chunks.pfn, others.pfn]) {
+      expect(memory.move(memory.headOf(pfn))).not.toBe(MOVE_RESULT.DONE);
+    }
+    others.pin(0, 0);
+    expect(arenaView(memory).pins).toHaveLength(1);
+    chunks.unpin(2 * MIB, 1);
+    chunks.unpin(0, 3 * MIB);
+    expect(arenaView(memory).pins).toEqual([]);
+    source.free(chunks);
+    source.free(others);
+    expect(memory.freeFrames).toBe(memory.normalFrames);
+    memory.checkInvariants();
+  });
+
+  it("freed under it → what it has stays alive, and nobody else's, until it lets go", () => {
+    const { memory, source } = arena(4 * MIB);
+    const buffer = source.allocate(MIB);
+    buffer.bytes.fill(7);
+    buffer.pin(4096, 4096);
+    source.free(buffer);
+    expect(source.allocatedBytes).toBe(0);
+    expect(() => source.allocate(4 * MIB)).toThrow("no 4194304 bytes");
+    expect(buffer.bytes[5000]).toBe(7);
+    buffer.unpin(4096, 4096);
+    expect(memory.freeFrames).toBe(1024);
+    expect(source.allocate(4 * MIB).bytes.every((byte) => byte === 0)).toBe(true);
+  });
+
+  it("the arena is closed → nobody is an owner any more", () => {
+    const { memory, source } = arena(4 * MIB);
+    const { pfn } = source.allocate(MIB, "chunks");
+    const id = memory.ownerIdOf(pfn);
+    expect(memory.ownerById(id)?.name).toBe("chunks");
+    source.close();
+    expect(memory.ownerById(id)).toBe(null);
   });
 });

@@ -11,6 +11,7 @@ import {
   type Pfn,
   ZONE,
 } from "../frames/constants.js";
+import type { FrameOwner } from "../frames/owner.js";
 import type { PhysicalMemory } from "../frames/physical-memory.js";
 import type { Zone } from "../frames/zone.js";
 import { ContiguousAllocator } from "./contiguous.js";
@@ -46,6 +47,29 @@ export const SECTION_BYTES = 64 * 1024 * 1024;
 const DISCARD_BYTES_MIN = 64 * 1024;
 const NO_WATERMARKS = { min: 0, low: 0, high: 0 };
 
+const OTHER_USE = "buffers";
+
+/** What buffers are for, as their frames' owner. They have an address, and so never move. */
+class BufferUse implements FrameOwner {
+  readonly name: string;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  referencesOf(): number {
+    return 0;
+  }
+
+  detach(): boolean {
+    return false;
+  }
+
+  attach(): void {
+    assert(false, "what was not detached is not attached");
+  }
+}
+
 /** A buffer of the arena. */
 export class ArenaMemory implements Memory {
   readonly bytes: Uint8Array;
@@ -58,8 +82,9 @@ export class ArenaMemory implements Memory {
   /** The section that it lies in, and where. */
   readonly section: Memory;
   readonly offset: number;
+  private readonly memory: PhysicalMemory;
 
-  constructor(section: Memory, offset: number, length: number, pfn: Pfn) {
+  constructor(memory: PhysicalMemory, section: Memory, offset: number, length: number, pfn: Pfn) {
     const { buffer, byteOffset } = section.bytes;
     this.bytes = new Uint8Array(buffer, byteOffset + offset, length);
     this.view = new DataView(buffer, byteOffset + offset, length);
@@ -69,6 +94,36 @@ export class ArenaMemory implements Memory {
     this.frameCount = Math.ceil(length / FRAME_BYTES);
     this.section = section;
     this.offset = offset;
+    this.memory = memory;
+  }
+
+  /** Whole blocks, as pins are counted: those that have some of the range. */
+  pin(offset: number, length: number): void {
+    this.visitBlocks(offset, length, (head) => {
+      this.memory.get(head);
+      this.memory.pin(head);
+    });
+  }
+
+  unpin(offset: number, length: number): void {
+    this.visitBlocks(offset, length, (head) => {
+      this.memory.unpin(head);
+      this.memory.put(head);
+    });
+  }
+
+  private visitBlocks(offset: number, length: number, visit: (head: Pfn) => void): void {
+    const isInside = offset >= 0 && length >= 0 && offset + length <= this.length;
+    assert(isInside, "what is pinned of a buffer lies in it");
+    if (length === 0) return;
+    const { memory } = this;
+    const end = this.pfn + Math.ceil((offset + length) / FRAME_BYTES);
+    for (let pfn = this.pfn + Math.floor(offset / FRAME_BYTES); pfn < end; ) {
+      const head = memory.headOf(pfn);
+      // Looked at before the visit, which may free it.
+      pfn = head + 2 ** memory.orderOf(head);
+      visit(head);
+    }
   }
 }
 
@@ -83,6 +138,8 @@ export class ArenaMemorySource implements MemorySource {
   private readonly sectionBytes: number;
   private readonly buffers = new Set<ArenaMemory>();
   private readonly freed: FreedBuffers | null;
+  /** Owner of the frames of each use. */
+  private readonly ownerIds = new Map<string, number>();
   private readonly zones: Zone[] = [];
 
   constructor(options: ArenaOptions) {
@@ -111,7 +168,7 @@ export class ArenaMemorySource implements MemorySource {
     );
   }
 
-  allocate(length: number): ArenaMemory {
+  allocate(length: number, use = OTHER_USE): ArenaMemory {
     if (!Number.isSafeInteger(length) || length < 1) {
       throw new FarpageError("EINVAL", `can't allocate ${length} bytes of memory`);
     }
@@ -126,7 +183,9 @@ export class ArenaMemorySource implements MemorySource {
     }
     const pfn = this.takeFrames(length, frameCount);
     const zone = this.memory.zoneOf(pfn);
-    const buffer = new ArenaMemory(zone.sectionOf(pfn), zone.offsetOf(pfn), length, pfn);
+    const { memory } = this;
+    const buffer = new ArenaMemory(memory, zone.sectionOf(pfn), zone.offsetOf(pfn), length, pfn);
+    this.setOwner(buffer, use);
     this.buffers.add(buffer);
     this.allocatedBytes += rounded;
     this.freed?.begin(buffer);
@@ -164,6 +223,18 @@ export class ArenaMemorySource implements MemorySource {
     this.buffers.clear();
     this.allocatedBytes = 0;
     for (const zone of [...this.zones]) this.dropZone(zone);
+    for (const id of this.ownerIds.values()) this.memory.unregisterOwner(id);
+    this.ownerIds.clear();
+  }
+
+  /** Says of a buffer's blocks what they are for. */
+  private setOwner({ pfn, frameCount }: ArenaMemory, use: string): void {
+    const { memory } = this;
+    const id = this.ownerIds.get(use) ?? memory.registerOwner(new BufferUse(use));
+    this.ownerIds.set(use, id);
+    for (let at = pfn; at < pfn + frameCount; at += 2 ** memory.orderOf(at)) {
+      memory.setOwner(at, id, 0);
+    }
   }
 
   private takeFrames(length: number, frameCount: number): Pfn {

@@ -65,7 +65,7 @@ export class ReadStaging {
 
   private prepare(request: ClientRequest): void {
     if ((this.byNumber[request.number] ?? null) !== null) return;
-    const memory = this.source.allocate(this.ioBytesMax);
+    const memory = this.source.allocate(this.ioBytesMax, "RTRS requests in parts");
     try {
       this.memories.add(memory);
     } catch (error) {
