@@ -14,6 +14,7 @@ export {
 export { type PciId, PciIds } from "./ids.js";
 export { bytesPerSecond } from "./links.js";
 export { p2pPath, p2pVerdicts } from "./path.js";
+export { type PeerVerdict, TopologyPaths } from "./peer-paths.js";
 export { readTopology } from "./read.js";
 export {
   NOTICES_MAX,

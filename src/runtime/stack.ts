@@ -104,15 +104,20 @@ export class Stack {
     const poller = openPoller(backend);
     let link: OsLink | null = null;
     let memory: OsMemorySource | null = null;
+    let stack: Stack | null = null;
     try {
       link = await openLaneLink(options, poller, backend);
-      memory = openMemorySource({ backend: link.backend });
-      const stack = new Stack(options, poller, new TracedLink(link), memory);
+      const arena = openMemorySource({ backend: link.backend });
+      memory = arena;
+      stack = new Stack(options, poller, new TracedLink(link), arena);
       stack.observer = await Observer.open(stack.link, stack.device, options, options.log);
-      stack.observer.onMemory = () => memoryStatisticsOf(stack.memory);
+      stack.observer.onMemory = () => memoryStatisticsOf(arena);
       stack.lane.start();
       return stack;
     } catch (error) {
+      // Before the memory: what is registered is pinned.
+      stack?.cm.release();
+      stack?.context.close();
       link?.close();
       poller.close();
       memory?.close();
