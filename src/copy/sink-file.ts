@@ -253,7 +253,7 @@ export class SinkFile implements CopyIoOwner {
 
   private openScratch(): boolean {
     try {
-      this.scratch ??= this.context.memory.allocate(this.sums.blockBytes);
+      this.scratch ??= this.context.memory.allocate(this.sums.blockBytes, "checksums of files");
       return true;
     } catch (error) {
       if (!(error instanceof FarpageError)) throw error;
