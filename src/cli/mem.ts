@@ -65,7 +65,7 @@ async function runArena(
     const { memory } = reply.data;
     const { pid, name } = instance;
     const text = [
-      `memory of ${name} (process ${pid}) on ${instance.addresses.join(", ")}`,
+      `memory of ${name} (process ${pid}) on ${instance.addresses.join(", ")}${lanesText(memory)}`,
       ...systemText(memory),
       ...arenaText(memory),
     ].join("\n");
@@ -73,6 +73,10 @@ async function runArena(
   } finally {
     client.close();
   }
+}
+
+function lanesText({ laneCount }: MemoryStatistics): string {
+  return laneCount === 1 ? "" : `, ${laneCount} lanes, each with an arena of its own`;
 }
 
 /** What the system gave for the arena: huge pages or not. */

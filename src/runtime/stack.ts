@@ -111,7 +111,8 @@ export class Stack {
       memory = arena;
       stack = new Stack(options, poller, new TracedLink(link), arena);
       stack.observer = await Observer.open(stack.link, stack.device, options, options.log);
-      stack.observer.onMemory = () => memoryStatisticsOf(arena);
+      const lane = options.place?.lane.index ?? null;
+      stack.observer.onMemory = () => memoryStatisticsOf(arena, lane);
       stack.lane.start();
       return stack;
     } catch (error) {

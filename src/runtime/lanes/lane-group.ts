@@ -19,6 +19,7 @@ import type { Log } from "../log.js";
 import type {
   HostStatistics,
   LaneTraces,
+  MemoryStatistics,
   Observer,
   OtherLanes,
   SessionControlRequest,
@@ -138,6 +139,12 @@ export class LaneGroup implements OtherLanes {
   /** Of the further lanes, those that answer. */
   async statistics(): Promise<readonly HostStatistics[]> {
     const answers = await Promise.all(this.threads.map((thread) => thread.statistics()));
+    return answers.filter((answer) => answer !== null);
+  }
+
+  /** The same of their memory. */
+  async memory(): Promise<readonly MemoryStatistics[]> {
+    const answers = await Promise.all(this.threads.map((thread) => thread.memory()));
     return answers.filter((answer) => answer !== null);
   }
 

@@ -10,6 +10,7 @@ import { AttachLane } from "../attach-lane.js";
 import { Failure } from "../failure.js";
 import type { Log } from "../log.js";
 import {
+  memoryStatisticsOf,
   type Observer,
   type SessionControlRequest,
   statisticsOf,
@@ -245,6 +246,11 @@ async function answer(running: RunningLane, message: ToLane): Promise<void> {
     case "traceStop":
       traces.stop(message.id, message.isAborted);
       break;
+    case "memory": {
+      const memory = memoryStatisticsOf(stack.memory, stack.device.lane.index);
+      say({ kind: "memory", id: message.id, memory });
+      break;
+    }
     default: {
       const statistics = statisticsOf(stack.device, stack.link.counters, 0);
       say({ kind: "statistics", id: message.id, statistics });

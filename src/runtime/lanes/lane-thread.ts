@@ -5,6 +5,7 @@ import { Worker } from "node:worker_threads";
 import type { Log } from "../log.js";
 import type {
   HostStatistics,
+  MemoryStatistics,
   SessionControlRequest,
   TraceControlRequest,
   TraceSink,
@@ -94,6 +95,14 @@ export class LaneThread {
     return message?.kind === "statistics" ? message.statistics : null;
   }
 
+  async memory(): Promise<MemoryStatistics | null> {
+    const id = this.nextId++;
+    const answer = this.wait(`memory ${id}`);
+    this.say({ kind: "memory", id });
+    const message = await withTimeout(answer, ANSWER_TIMEOUT_MS);
+    return message?.kind === "memory" ? message.memory : null;
+  }
+
   handOn(descriptor: number, peer: string): void {
     this.nbdCount++;
     this.say({ kind: "nbd", descriptor, peer });
@@ -173,6 +182,7 @@ export class LaneThread {
         this.takeTrace(message.id, message.bytes);
         break;
       case "statistics":
+      case "memory":
       case "session":
         this.settle(`${message.kind} ${message.id}`, message);
         break;

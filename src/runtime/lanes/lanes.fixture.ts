@@ -13,6 +13,8 @@ import {
   type HostStatistics,
   IpAddress,
   listInstances,
+  MEMORY_STATISTICS,
+  type MemoryStatistics,
   parseVolume,
   SESSION_STATUS,
   ServerHost,
@@ -85,6 +87,15 @@ export async function statistics(): Promise<HostStatistics> {
   const { statistics } = REPLY.parse(await client.ask({ request: "stat" }));
   client.close();
   return statistics;
+}
+
+/** The server's memory, as its control socket tells of it. */
+export async function memory(): Promise<MemoryStatistics> {
+  const instance = (await listInstances(folder)).find(({ name }) => name === "serve");
+  const client = await ControlClient.connect((instance as { path: string }).path);
+  const { memory } = await client.ask({ request: "memory" });
+  client.close();
+  return MEMORY_STATISTICS.parse(memory);
 }
 
 /** Queue pairs with a peer, by lane. */

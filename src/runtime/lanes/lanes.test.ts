@@ -11,6 +11,7 @@ import {
   connectionsOf,
   endTest,
   hosts,
+  memory,
   serve,
   statistics,
 } from "./lanes.fixture.js";
@@ -35,6 +36,16 @@ describe.skipIf(foreignCallsUnavailable() !== null)("a server of two lanes", () 
     expect(parts[1]).toBeGreaterThan(0);
     expect((parts[0] ?? 0) + (parts[1] ?? 0)).toBe(packetsReceived);
     expect(link).toMatchObject({ handedOn: 0, handedOnLost: 0 });
+    const arena = await memory();
+    expect(arena.laneCount).toBe(2);
+    for (const lane of [0, 1]) {
+      expect(arena.zones.some(({ name }) => name === `lane ${lane}, arena 0`)).toBe(true);
+    }
+    const chunks = arena.pins.find(({ owner }) => owner === "RTRS chunks");
+    const lane0 = arena.zones.filter(({ name }) => name.startsWith("lane 0"));
+    const stuck = lane0.reduce((sum, zone) => sum + zone.bytesStuck, 0);
+    expect(chunks?.bytes).toBeGreaterThan(0);
+    expect(stuck).toBeGreaterThan(0);
   });
 
   it("a lane's thread that ends → the server has failed, and closes what is left", async () => {

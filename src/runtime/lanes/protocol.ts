@@ -6,6 +6,7 @@
 import type { AttachLaneOptions } from "../attach-lane.js";
 import type {
   HostStatistics,
+  MemoryStatistics,
   SessionControlRequest,
   TraceControlRequest,
 } from "../observe/index.js";
@@ -73,6 +74,7 @@ export type ToLane =
   /** Make everything durable, close everything; `closed` follows and is the last. */
   | { readonly kind: "close" }
   | { readonly kind: "statistics"; readonly id: number }
+  | { readonly kind: "memory"; readonly id: number }
   /** An NBD connection is the lane's from now on. */
   | { readonly kind: "nbd"; readonly descriptor: number; readonly peer: string }
   | { readonly kind: "session"; readonly id: number; readonly request: SessionControlRequest }
@@ -105,6 +107,7 @@ export type FromLane =
       readonly text: string;
     }
   | { readonly kind: "statistics"; readonly id: number; readonly statistics: HostStatistics }
+  | { readonly kind: "memory"; readonly id: number; readonly memory: MemoryStatistics }
   | { readonly kind: "session"; readonly id: number; readonly status: SessionStatus | LaneError }
   /** An NBD connection of the lane is gone. */
   | { readonly kind: "nbdGone" }

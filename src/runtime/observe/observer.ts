@@ -6,6 +6,7 @@ import { PacketFilter } from "../../trace/index.js";
 import { type Device, QP_TYPE } from "../../transport/index.js";
 import type { Log } from "../log.js";
 import { type ControlAnswer, type ControlConnection, ControlServer } from "./control-server.js";
+import { type MemoryStatistics, mergeMemory } from "./memory-statistics.js";
 import {
   CONTROL_VERSION,
   type ControlRequest,
@@ -39,6 +40,7 @@ export interface OtherLanes {
   readonly laneCount: number;
   /** Of those that answer. */
   statistics(): Promise<readonly HostStatistics[]>;
+  memory(): Promise<readonly MemoryStatistics[]>;
   /** Has each of them trace into its part. */
   startTrace(request: TraceControlRequest, parts: (lane: number) => TraceSink): LaneTraces;
 }
@@ -60,7 +62,7 @@ export class Observer {
     | ((request: SessionControlRequest) => Promise<Readonly<Record<string, unknown>>>)
     | null = null;
   /** Tells how the host's memory lies; set by who has it. */
-  onMemory: (() => Readonly<Record<string, unknown>>) | null = null;
+  onMemory: (() => MemoryStatistics) | null = null;
   /** Set when the host has more lanes than this one, once they run. */
   lanes: OtherLanes | null = null;
   /** Where the further lanes of a host that is traced from the start write to; else null. */
@@ -131,8 +133,7 @@ export class Observer {
       case "stat":
         return this.statistics();
       case "memory":
-        if (this.onMemory !== null) return { reply: { memory: this.onMemory() } };
-        throw new FarpageError("EOPNOTSUPP", "this instance has no memory of its own");
+        return this.memory();
       case "trace":
         return this.startTrace(request);
       case "session":
@@ -157,6 +158,17 @@ export class Observer {
     if (this.lanes === null) return { reply: { statistics: own } };
     return this.lanes.statistics().then((others) => {
       return { reply: { statistics: mergeStatistics(own, others) } };
+    });
+  }
+
+  private memory(): ControlAnswer | Promise<ControlAnswer> {
+    if (this.onMemory === null) {
+      throw new FarpageError("EOPNOTSUPP", "this instance has no memory of its own");
+    }
+    const own = this.onMemory();
+    if (this.lanes === null) return { reply: { memory: own } };
+    return this.lanes.memory().then((others) => {
+      return { reply: { memory: mergeMemory([own, ...others]) } };
     });
   }
 
