@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { HeapMemorySource } from "../base/index.js";
 import { type Backend, foreignCallsUnavailable, openMemorySource } from "./index.js";
 import { nativeAddressOf } from "./memory-source.js";
@@ -7,6 +7,24 @@ import { loadNative } from "./native.js";
 
 const hasNative = foreignCallsUnavailable() === null;
 const BACKENDS: readonly Backend[] = hasNative ? ["native", "node"] : ["node"];
+
+/** As users have it: what is freed is there at once for the next. */
+beforeEach(() => {
+  vi.stubEnv("FARPAGE_CHECK_FREED", "0");
+});
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
+
+it("FARPAGE_CHECK_FREED=1: a buffer that is written after it was freed → asserts", () => {
+  expect(process.env["FARPAGE_CHECK_FREED"]).toBe("0");
+  vi.stubEnv("FARPAGE_CHECK_FREED", "1");
+  const source = openMemorySource();
+  const stale = source.allocate(100);
+  source.free(stale);
+  stale.bytes[7] = 1;
+  expect(() => source[Symbol.dispose]()).toThrow("written after its end, at byte 7");
+});
 
 describe.each(BACKENDS)("openMemorySource, %s", (backend) => {
   it("allocated → zeroes, page aligned, of the length asked for, apart from others", () => {

@@ -6,6 +6,7 @@ import {
   type DeviceMapping,
   FAULT,
   INVALIDATE,
+  type MemoryManager,
   PAGE_BYTES,
   PROT,
   type RangeNotifier,
@@ -20,6 +21,10 @@ import {
   readByte,
   writeByte,
 } from "./space.fixture.js";
+
+function bound(manager: MemoryManager) {
+  return { memory: manager.memory, createSpace: () => manager.createSpace() };
+}
 
 describe("AddressSpace: mappings", () => {
   it("mapped → zeroes, kept bytes; unmapped → EFAULT; exit → all memory free", () => {
@@ -74,6 +79,35 @@ describe("AddressSpace: mappings", () => {
     expect(readByte(space, last)).toBe(7);
   });
 
+  it("a neighbour that comes before one with pages is one area with it, and finds them", () => {
+    const manager = managerOf(64);
+    const space = manager.createSpace();
+    const at = space.map({ length: PAGE_BYTES, prot: RW, address: 0x100_0000 });
+    writeByte(space, at, 5);
+    space.map({ length: PAGE_BYTES, prot: RW, address: at - PAGE_BYTES });
+    expect(space.vmas.count).toBe(1);
+    manager.checkInvariants(new Map());
+    expect(manager.memory.move(space.lookup(pageOf(at)))).toBe(MOVE_RESULT.DONE);
+    expect(readByte(space, at)).toBe(5);
+  });
+
+  it("what nobody maps any more leaves nothing behind, not even an owner's number", () => {
+    const { memory, createSpace } = bound(managerOf(64));
+    const ids = new Set<number>();
+    for (let i = 0; i < 3; i++) {
+      const space = createSpace();
+      const at = space.map({ length: PAGE_BYTES, prot: RW });
+      const shared = space.map({ length: PAGE_BYTES, prot: RW, shared: true });
+      for (const address of [at, shared]) writeByte(space, address, 1);
+      ids.add(memory.ownerIdOf(space.lookup(pageOf(at))));
+      ids.add(memory.ownerIdOf(space.lookup(pageOf(shared))));
+      if (i === 1) space.unmap(at, PAGE_BYTES);
+      space.exit();
+      expect(memory.freeFrames).toBe(63);
+    }
+    expect(ids.size).toBe(2);
+  });
+
   it("errors are those of mmap, munmap, mremap and mprotect", () => {
     const manager = managerOf(64);
     const space = manager.createSpace({ limits: { addressBytesMax: 8 * PAGE_BYTES } });
@@ -92,6 +126,10 @@ describe("AddressSpace: mappings", () => {
     expect(codeOf(() => space.unmap(at, 0))).toBe("EINVAL");
     expect(codeOf(() => space.protect(at, 2 * PAGE_BYTES, PROT.READ))).toBe("ENOMEM");
     expect(codeOf(() => space.remap(at, 2 * PAGE_BYTES, PAGE_BYTES, true))).toBe("EFAULT");
+    expect(codeOf(() => space.remap(at, PAGE_BYTES, 9 * PAGE_BYTES, true))).toBe("ENOMEM");
+    const device = { name: "bar", cached: false, frameAt: () => NO_FRAME };
+    const bar = space.map({ ...page, shared: true, device: { device, offset: 0 } });
+    expect(codeOf(() => space.remap(bar, PAGE_BYTES, 2 * PAGE_BYTES, true))).toBe("EFAULT");
     const read = space.map({ length: PAGE_BYTES, prot: PROT.READ, shared: true, file: readOnly });
     expect(codeOf(() => space.protect(read, PAGE_BYTES, RW))).toBe("EACCES");
     expect(codeOf(() => writeByte(space, read, 1))).toBe("EACCES");
@@ -254,6 +292,28 @@ describe("AddressSpace: 2 MiB", () => {
     manager.checkInvariants(new Map());
     space.exit();
     expect(memory.freeFrames).toBe(free);
+  });
+
+  it("some of it is there already → single pages; held by somebody → stays whole", () => {
+    const manager = managerOf(2048);
+    const { memory } = manager;
+    const space = manager.createSpace();
+    const at = space.map({ length: 2 * HUGE_BYTES, prot: RW });
+    expect(readByte(space, at)).toBe(0);
+    writeByte(space, at + PAGE_BYTES, 1);
+    expect(memory.orderOf(space.lookup(pageOf(at) + 1))).toBe(0);
+    expect(space.lookup(pageOf(at))).toBe(manager.zeroFrame);
+    manager.checkInvariants(new Map());
+    const second = at + HUGE_BYTES;
+    writeByte(space, second, 1);
+    const block = space.lookup(pageOf(second));
+    memory.get(block + 3);
+    space.unmap(second + 8 * PAGE_BYTES, 8 * PAGE_BYTES);
+    expect([memory.orderOf(block), memory.referencesOf(block)]).toEqual([9, 505]);
+    manager.checkInvariants(new Map([[block, 1]]));
+    memory.put(block + 3);
+    space.exit();
+    expect(memory.freeFrames).toBe(2047);
   });
 
   it("shared by fork, then written → one page is copied; a pinned block stays whole", () => {

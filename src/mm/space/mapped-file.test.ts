@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { describe, expect, it } from "vitest";
-import { FRAME_FLAG, MIGRATE, type Pfn } from "../frames/index.js";
+import { FRAME_FLAG, MIGRATE, MOVE_RESULT, type Pfn } from "../frames/index.js";
 import { ACCESS, FAULT, HeapFileStore, INVALIDATE, PAGE_BYTES, PROT } from "./index.js";
 import { codeOf, Listener, managerOf, pageOf, RW, readByte, writeByte } from "./space.fixture.js";
 
@@ -134,6 +134,30 @@ describe("MappedFile", () => {
     expect(file.cachedFrame(63)).toBe(frame);
     expect(file.cache.held).toBe(1);
     manager.checkInvariants(new Map([[frame, 1]]));
+  });
+
+  it("a write that fails has not made the file longer", () => {
+    const manager = managerOf(8);
+    const file = manager.openFile({ name: "f", size: PAGE_BYTES });
+    const hog = manager.createSpace();
+    const at = hog.map({ length: 7 * PAGE_BYTES, prot: RW, populate: true });
+    const two = new Uint8Array(2 * PAGE_BYTES).fill(2);
+    expect(codeOf(() => file.write(PAGE_BYTES, two))).toBe("ENOMEM");
+    expect(file.size).toBe(PAGE_BYTES);
+    hog.unmap(at, PAGE_BYTES);
+    // What went before the failure is kept.
+    expect([file.write(PAGE_BYTES + 8, two), file.size]).toEqual([PAGE_BYTES - 8, 2 * PAGE_BYTES]);
+    manager.checkInvariants(new Map());
+  });
+
+  it("locked by its process → neither moved nor reclaimed", () => {
+    const { manager, memory, file } = cachedFile(64, 1);
+    memory.setFlag(file.cachedFrame(0), FRAME_FLAG.LOCKED);
+    expect(memory.move(file.cachedFrame(0))).toBe(MOVE_RESULT.BUSY);
+    expect(manager.reclaim(1)).toBe(0);
+    memory.clearFlag(file.cachedFrame(0), FRAME_FLAG.LOCKED);
+    expect(memory.move(file.cachedFrame(0))).toBe(MOVE_RESULT.DONE);
+    expect(manager.reclaim(1)).toBe(1);
   });
 
   it("a broken store → EIO for reads, dirty pages are kept", () => {
