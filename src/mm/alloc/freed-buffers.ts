@@ -37,7 +37,7 @@ export class FreedBuffers {
     this.slackOf(buffer).fill(UNUSED);
   }
 
-  /** A buffer is freed. Asserts that nobody wrote behind its end, and that nobody pins it. */
+  /** A buffer is freed. Asserts that nobody wrote behind its end. */
   add(buffer: ArenaMemory): void {
     checkBytes(this.slackOf(buffer), UNUSED, buffer, "written behind its end", buffer.length);
     if (!this.isAlone(buffer)) {
@@ -76,12 +76,11 @@ export class FreedBuffers {
     return bytes.subarray(buffer.offset + buffer.length, end);
   }
 
-  /** Whether no frame of it is referenced by others. */
+  /** Whether no frame of it is referenced or pinned by others, as those of a region are. */
   private isAlone(buffer: ArenaMemory): boolean {
     const { memory } = this;
     for (let pfn = buffer.pfn; pfn < buffer.pfn + buffer.frameCount; ) {
-      assert(!memory.isPinned(pfn), "a frame that is freed is not pinned");
-      if (memory.referencesOf(pfn) !== 1) return false;
+      if (memory.referencesOf(pfn) !== 1 || memory.isPinned(pfn)) return false;
       pfn += 2 ** memory.orderOf(pfn);
     }
     return true;
