@@ -332,3 +332,20 @@ test("a BAR: a piece that isn't there any more is refused with what is left", ()
   expect(large.zone.granuleShift).toBe(21);
   expect(large.allocate(PAGE).pfn % 512).toBe(0);
 });
+
+test("P2P memory that was another process's is handed out as zeroes", () => {
+  const host = deviceHost();
+  const space = host.manager.createSpace();
+  const write = (value: number) => {
+    const device = host.bar.allocate(8 * PAGE);
+    const mapped = { device, offset: 0 };
+    const address = space.map({ length: 8 * PAGE, prot: RW, shared: true, device: mapped });
+    const before = firstByte(space, address + 5 * PAGE);
+    space.write(address + 5 * PAGE, bytes(value));
+    device.revoke();
+    space.unmap(address, 8 * PAGE);
+    return before;
+  };
+  expect([write(1), write(2), write(3)]).toEqual([0, 0, 0]);
+  checkAll(host);
+});

@@ -6,6 +6,7 @@
 // peer-to-peer memory, if the path allows: the CPU never sees it. Else the page comes to system
 // memory and the fault is taken again. Which it was, and why, is counted.
 
+import type { Memory } from "../../base/index.js";
 import { NO_FRAME, type Pfn, type Zone } from "../frames/index.js";
 import type { DmaDevice, PathVerdict, PeerMemory, PeerPaths, Pinner } from "../pin/index.js";
 import {
@@ -154,6 +155,11 @@ export class DeviceMemory implements PeerMemory {
     if (this.manager.isChanging) return DMA_FAULT.RETRY;
     const pfn = this.reachable(space, page, isWrite, client);
     return pfn === NO_FRAME || this.isBarRefused(pfn, client) ? DMA_FAULT.RETRY : pfn;
+  }
+
+  /** The memory of the device whose own a frame is; null of any other frame. */
+  ownMemory(pfn: Pfn): Memory | null {
+    return this.privates.get(this.manager.memory.zoneOf(pfn))?.contents ?? null;
   }
 
   /** References on memory that is handed out: for `checkInvariants` of others. */

@@ -4,6 +4,7 @@
 
 import { assert, FarpageError, type Memory } from "../../base/index.js";
 import {
+  ALLOCATE,
   FRAME_BYTES,
   type GranuleShift,
   MIGRATE,
@@ -58,7 +59,9 @@ export class P2pMemory {
     const count = Math.ceil(length / FRAME_BYTES);
     assert(count > 0, "device memory that is allocated has bytes");
     const { memory } = this.manager;
-    const pfn = memory.allocateIn(this.zone, orderFor(count), MIGRATE.UNMOVABLE);
+    // Nobody sees what the process before had in it.
+    const order = orderFor(count);
+    const pfn = memory.allocateIn(this.zone, order, MIGRATE.UNMOVABLE, ALLOCATE.ZERO);
     if (pfn === NO_FRAME) {
       const free = this.zone.freeFrames * FRAME_BYTES;
       const what = `${this.zone.name} has no ${length} bytes in one piece (${free} are free)`;

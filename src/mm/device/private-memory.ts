@@ -68,6 +68,8 @@ export class PrivateMemory {
   /** Pages that came and went. Grow. */
   pagesIn = 0;
   pagesOut = 0;
+  /** All of it, for the device's own engines alone: the CPU of the host has no way to it. */
+  readonly contents: Memory;
   private readonly manager: MemoryManager;
   private readonly memory: PhysicalMemory;
   private readonly bytes: Uint8Array;
@@ -77,6 +79,7 @@ export class PrivateMemory {
     this.manager = manager;
     this.memory = manager.memory;
     this.device = options.device;
+    this.contents = options.memory;
     this.bytes = options.memory.bytes;
     this.window = window;
     // No sections: whoever asks for the bytes of such a frame is told that there are none.

@@ -134,3 +134,15 @@ test("orders: pages that are one block say so", () => {
   expect(range.orders[0]).toBe(9);
   expect(range.orders[511]).toBe(9);
 });
+
+test("the process is gone: no range can be had, a snapshot neither", () => {
+  const host = deviceHost();
+  const space = host.manager.createSpace();
+  const address = space.map({ length: 2 * PAGE, prot: RW });
+  const range = rangeOf(space, host.devices, address, 2);
+  expect(range.run()).toBe(RANGE_RESULT.DONE);
+  space.exit();
+  expect(range.isStale()).toBe(true);
+  expect(range.run()).toBe(RANGE_RESULT.FAILED);
+  expect([range.failedPage, range.failure]).toEqual([address / PAGE, DMA_FAULT.WRONG]);
+});

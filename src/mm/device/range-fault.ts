@@ -40,7 +40,7 @@ export const RANGE_RESULT = {
   DONE: 0,
   /** The mapping changes again and again, or a page must stay as it is for now: later. */
   BUSY: 1,
-  /** A page that was asked for can't be had: `failedPage`, `failure`. */
+  /** A page that was asked for can't be had, or the process is gone: `failedPage`, `failure`. */
   FAILED: 2,
 } as const;
 export type RangeResult = (typeof RANGE_RESULT)[keyof typeof RANGE_RESULT];
@@ -101,6 +101,11 @@ export class RangeFault {
   /** Looks every page up, with the faults that were asked for. */
   run(): RangeResult {
     const { notifiers } = this.space;
+    if (this.space.hasExited) {
+      this.failedPage = this.startPage;
+      this.failure = DMA_FAULT.WRONG;
+      return RANGE_RESULT.FAILED;
+    }
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       this.sequence = notifiers.readBegin(this.notifier);
       if (this.sequence % 2 !== 0) return RANGE_RESULT.BUSY;

@@ -105,9 +105,15 @@ export class Pinner {
       const request = { ...this.requestOf(space, address, length, access, intent), device, lease };
       const runs = this.take(request, options.runsMax ?? Number.POSITIVE_INFINITY);
       const state = this.stateOf(request, runs, options.holder);
-      const pin = new LongTermPin<A>(state, lease, options.onRevoke ?? null);
-      lease?.pinned(pin as unknown as LongTermPin);
-      return this.begin(pin);
+      const pin = this.begin(new LongTermPin<A>(state, lease, options.onRevoke ?? null));
+      try {
+        lease?.pinned(pin as unknown as LongTermPin);
+      } catch (error) {
+        // The lease would rather not: nobody has the pin.
+        this.finish(request, pin, false);
+        throw error;
+      }
+      return pin;
     });
   }
 

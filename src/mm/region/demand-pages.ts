@@ -25,7 +25,7 @@ import {
   ZONE,
 } from "../frames/index.js";
 import { type DemandNotifier, type DemandSpace, FAULT_RETRY, FAULT_SHORT } from "./demand-space.js";
-import { DemandTable, ENTRY, LEAF_PAGES } from "./demand-table.js";
+import { DemandTable, ENTRY, type EntryState, LEAF_PAGES } from "./demand-table.js";
 import { FailedFaults } from "./failed-faults.js";
 import type { FaultQueue } from "./fault-queue.js";
 import { SectionList } from "./section-list.js";
@@ -271,9 +271,14 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     const state = this.isWrite && isWritable ? ENTRY.WRITABLE : ENTRY.READABLE;
     // 0 is for pages that never came.
     const arrival = (this.queue.counters.served + 1) >>> 0 || 1;
+    const at = this.skew + page;
+    const zone = memory.zoneOf(frame);
+    if (zone.kind === ZONE.PRIVATE) {
+      this.putInOwn(at, state, frame, arrival);
+      return;
+    }
     const section = this.sections.numberOf(memory.bytesOf(frame), memory.viewOf(frame));
     const offset = memory.offsetOf(frame);
-    const at = this.skew + page;
     const inBlock = at % LEAF_PAGES;
     const isLarge = memory.orderOf(frame) >= PAGE_BLOCK_ORDER;
     if (isLarge && this.isBlock(page - inBlock, frame - inBlock, isWritable)) {
@@ -282,6 +287,15 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     } else {
       this.table.enter(at, state, frame, section, offset, arrival);
     }
+  }
+
+  /** A page in the memory of the very device whose region it is. */
+  private putInOwn(at: number, state: EntryState, frame: Pfn, arrival: number): void {
+    const own = this.space.ownMemory?.(frame) ?? null;
+    assert(own !== null, "a device that finds a page in its own memory has it");
+    const section = this.sections.numberOf(own.bytes, own.view);
+    const offset = (frame - this.memory.zoneOf(frame).basePfn) * FRAME_BYTES;
+    this.table.enter(at, state, frame, section, offset, arrival);
   }
 
   /**

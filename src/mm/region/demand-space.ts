@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import type { Memory } from "../../base/index.js";
 import type { Pfn } from "../frames/index.js";
 
 /** Negative answers of `DemandSpace.deviceFrame`. */
@@ -38,6 +39,11 @@ export interface DemandSpace {
   deviceFrame(vpn: number, isWrite: boolean): Pfn;
   /** The same without a fault: the frame if it is there and allows it, else FAULT_RETRY. */
   presentFrame(vpn: number, isWrite: boolean): Pfn;
+  /**
+   * Of a frame of the device's own memory, that the CPU can't touch: all of that memory, as the
+   * device has it, from the zone's first frame on; null: it has none.
+   */
+  ownMemory?(pfn: Pfn): Memory | null;
   /** Whether the page that is there may be written as it is. */
   isWritable(vpn: number): boolean;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 
+import type { Memory } from "../../base/index.js";
 import type { Pfn } from "../frames/index.js";
 import type { DemandNotifier, DemandSpace } from "./demand-space.js";
 
@@ -22,6 +23,8 @@ export interface DeviceFrames<Space, Client> {
   dmaFault(space: Space, vpn: number, isWrite: boolean, client: Client): Pfn;
   /** The same without a fault. */
   presentFrame(space: Space, vpn: number, isWrite: boolean, client: Client): Pfn;
+  /** See `DemandSpace.ownMemory`. */
+  ownMemory?(pfn: Pfn): Memory | null;
 }
 
 /** The on-demand side of a process: its address space, as seen by one device. */
@@ -63,6 +66,10 @@ export class ProcessDemand<Space extends MappedSpace, Client> implements DemandS
 
   presentFrame(vpn: number, isWrite: boolean): Pfn {
     return this.frames.presentFrame(this.space, vpn, isWrite, this.client);
+  }
+
+  ownMemory(pfn: Pfn): Memory | null {
+    return this.frames.ownMemory?.(pfn) ?? null;
   }
 
   isWritable(vpn: number): boolean {
