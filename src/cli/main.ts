@@ -129,7 +129,7 @@ endpoint(common(program.command("attach")))
   .option("--data <dir>", "folder of the NBD socket when --nbd is not given")
   .option("--readonly", "open the volumes for reading only", false)
   .option("--connections <n>", "RC connections that carry requests", "1")
-  .option("--lanes <n>", "threads with a session each; more than one with --readonly alone", "1")
+  .option("--lanes <n>", "threads that serve NBD connections, with a session each", "1")
   .option(
     "--session <name>",
     "session name, unique on the server (default: made from this host's name)",

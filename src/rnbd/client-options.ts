@@ -4,6 +4,7 @@
 import type { FarpageError } from "../base/index.js";
 import type { RtrsClient, RtrsClientOptions } from "../rtrs/index.js";
 import type { RnbdDevice } from "./rnbd-device.js";
+import type { SessionGroup } from "./session-group.js";
 
 export interface RnbdClientOptions
   extends Omit<RtrsClientOptions, "requestTimeoutNs" | "userBytesMax"> {
@@ -16,6 +17,8 @@ export interface RnbdClientOptions
   readonly transferBytesMax?: number;
   /** How often to ask for a device that the server would not open again. Default 1 s. */
   readonly reopenDelayNs?: number;
+  /** The sessions of this client that the session is one of; default: it is alone. */
+  readonly group?: SessionGroup;
 }
 
 /** What `RnbdClient` uses of `RtrsClient`. */

@@ -14,6 +14,8 @@ export interface DeviceHost {
   /** Largest data length of one command, a multiple of 512. */
   readonly partBytesMax: number;
   readonly transferBytesMax: number;
+  /** Nothing of a former life of the session is in a device of the server. */
+  readonly isSettled: boolean;
   hasMemory(memory: Memory): boolean;
   /** A permit, or null when there is none now. */
   acquire(): ClientRequest | null;

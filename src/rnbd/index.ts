@@ -11,5 +11,10 @@ export {
   RnbdServer,
   type RnbdServerOptions,
 } from "./rnbd-server.js";
+export {
+  allocateSharedVolume,
+  type SessionGroup,
+  type SharedVolumeMemory,
+} from "./session-group.js";
 export { Volume, type VolumeCounters, type VolumeOptions } from "./volume.js";
 export { VolumeRights } from "./volume-rights.js";

@@ -24,28 +24,18 @@ import {
 } from "../rtrs/index.js";
 import {
   isRnbdName,
-  RNBD_CLOSE_BYTES,
-  RNBD_OPEN_BYTES,
-  RNBD_OPEN_RSP_BYTES,
   RNBD_SECTOR_BYTES,
-  RNBD_SESS_INFO_BYTES,
-  RNBD_VERSION_MAJOR,
   type RnbdAccess,
   readRnbdOpenResponse,
-  writeRnbdClose,
-  writeRnbdOpen,
-  writeRnbdSessInfo,
+  rnbdSessInfoHasGroup,
 } from "../wire/index.js";
+import { type Admin, fillAdmin } from "./admin-message.js";
 import type { OpenCallback, RnbdClientOptions, RtrsSession } from "./client-options.js";
 import type { DeviceHost } from "./device-host.js";
 import { CANCELED, changedError, isLost, openError, unusableError } from "./open-error.js";
 import { CommandPool, RnbdCommand } from "./rnbd-command.js";
-import { ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
-
-interface Admin {
-  readonly kind: "SESS_INFO" | "OPEN" | "CLOSE";
-  readonly device: RnbdDevice | null;
-}
+import { HELD_NOW, ISSUE, RnbdDevice, type RnbdDeviceState } from "./rnbd-device.js";
+import type { SessionGroup } from "./session-group.js";
 
 const TRANSFER_BYTES_MAX = 32 << 20;
 const REOPEN_DELAY_NS = 1e9;
@@ -72,6 +62,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   private readonly callbacks = new Map<RnbdDevice, OpenCallback>();
   private readonly ioTimeoutNs: number;
   private readonly reopenDelayNs: number;
+  private readonly group: SessionGroup | null;
+  private groupKnown = false;
   /** The device that sent last, for a fair turn. */
   private cursor = 0;
   private admin: Admin | null = null;
@@ -110,6 +102,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.transferBytesMax = options.transferBytesMax ?? TRANSFER_BYTES_MAX;
     this.ioTimeoutNs = options.ioTimeoutNs ?? Infinity;
     this.reopenDelayNs = options.reopenDelayNs ?? REOPEN_DELAY_NS;
+    this.group = options.group ?? null;
     this.rtrs = createSession(this);
     this.memorySource = environment.memory;
     this.adminMemory = environment.memory.allocate(ADMIN_BYTES, "RNBD messages");
@@ -119,6 +112,19 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
   /** Whether the session is connected now. */
   get isConnected(): boolean {
     return this.isUp;
+  }
+
+  /**
+   * Whether the server that is connected now, or was last, has the session in its group: known once
+   * a volume is open.
+   */
+  get isInGroup(): boolean {
+    return this.groupKnown;
+  }
+
+  /** DeviceHost: nothing of the session's former life is in a device of the server. */
+  get isSettled(): boolean {
+    return this.infoDone && this.rtrs.unsettledCount === 0;
   }
 
   /** Why the last attempt to connect failed; null when it did not, or none has been made. */
@@ -172,7 +178,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     if (this.devices.some((device) => device.name === name)) {
       throw new FarpageError("EEXIST", `volume "${name}" is open in this session already`);
     }
-    const device = new RnbdDevice(this, name, access);
+    const device = new RnbdDevice(this, name, access, this.group);
     this.devices.push(device);
     this.callbacks.set(device, callback);
     this.adminDue = true;
@@ -212,6 +218,7 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
       if (device.state === "REOPENING" && !device.isFailing) {
         deadlineNs = Math.min(deadlineNs, device.suspendedNs + this.ioTimeoutNs);
       }
+      deadlineNs = Math.min(deadlineNs, device.heldSinceNs + this.ioTimeoutNs);
       if (this.isUp && this.admin === null && !this.adminStarves && device.wantsOpen) {
         deadlineNs = Math.min(deadlineNs, device.attemptNs);
       }
@@ -377,30 +384,11 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
       if (!this.flowing && this.isAgain) this.rtrs.reissue();
       return;
     }
-    // It doesn't outlive the connection: what it asks for would be gone with the session.
-    request.retry = false;
-    request.context = admin;
-    request.memory = this.adminMemory;
-    request.memoryOffset = 0;
     this.admin = admin;
-    if (admin.kind === "SESS_INFO") {
-      writeRnbdSessInfo(request.userView, 0, RNBD_VERSION_MAJOR);
-      request.userLength = RNBD_SESS_INFO_BYTES;
-      this.rtrs.submitRead(request, RNBD_SESS_INFO_BYTES);
-      return;
-    }
-    const device = admin.device as RnbdDevice;
-    if (admin.kind === "OPEN") {
-      writeRnbdOpen(request.userView, 0, device.access, device.name);
-      request.userLength = RNBD_OPEN_BYTES;
-      // The server could answer with nothing: an old answer must not pass for it.
-      this.adminMemory.bytes.fill(0, 0, RNBD_OPEN_RSP_BYTES);
-      this.rtrs.submitRead(request, RNBD_OPEN_RSP_BYTES);
-    } else {
-      writeRnbdClose(request.userView, 0, device.deviceId);
-      request.userLength = RNBD_CLOSE_BYTES;
-      this.rtrs.submitWrite(request, 0);
-    }
+    request.context = admin;
+    const length = fillAdmin(request, admin, this.adminMemory, this.group?.name ?? null);
+    if (admin.kind === "CLOSE") this.rtrs.submitWrite(request, 0);
+    else this.rtrs.submitRead(request, length);
   }
 
   /** Linux's server doesn't insist on SESS_INFO; neither does farpage on its success. */
@@ -410,8 +398,10 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     this.admin = null;
     this.adminDue = true;
     this.rtrs.release(request);
-    if (kind === "SESS_INFO") this.infoDone = this.isUp;
-    else if (kind === "OPEN") this.finishOpen(device as RnbdDevice, errno);
+    if (kind === "SESS_INFO") {
+      this.infoDone = this.isUp;
+      this.groupKnown = errno === 0 && rnbdSessInfoHasGroup(this.adminMemory.view, 0);
+    } else if (kind === "OPEN") this.finishOpen(device as RnbdDevice, errno);
     else if (device?.state === "CLOSING") this.forget(device);
   }
 
@@ -480,6 +470,8 @@ export class RnbdClient implements RtrsClientUser, DeviceHost, Machine {
     }
     for (let i = 0; i < this.devices.length; i++) {
       const device = this.devices[i] as RnbdDevice;
+      if (device.heldSinceNs === HELD_NOW) device.heldSinceNs = this.nowNs;
+      if (this.nowNs >= device.heldSinceNs + this.ioTimeoutNs) device.failHeld(ERRNO.ETIMEDOUT);
       if (device.state !== "REOPENING" || device.isFailing) continue;
       if (this.nowNs >= device.suspendedNs + this.ioTimeoutNs) device.fail(ERRNO.ETIMEDOUT);
     }

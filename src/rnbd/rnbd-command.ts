@@ -11,14 +11,14 @@ import {
   RNBD_SECTOR_BYTES,
   writeRnbdIo,
 } from "../wire/index.js";
-import type { GuardedRange } from "./overlap-guard.js";
+import type { GuardedChange } from "./change-guard.js";
 
 /** What `RnbdCommand` says to the device that it came from. */
 export interface CommandOwner {
   readonly deviceId: number;
 }
 
-export class RnbdCommand implements GuardedRange {
+export class RnbdCommand implements GuardedChange {
   owner: CommandOwner | null = null;
   /** The request that this is a part of. */
   request: BlockRequest | null = null;
@@ -30,8 +30,11 @@ export class RnbdCommand implements GuardedRange {
   memory: Memory | null = null;
   memoryOffset = 0;
   guardIndex = -1;
-  /** FLUSH: changes acknowledged when it was first sent, all of which it covers. */
+  lanePlace = -1;
+  /** FLUSH: its number, of `FlushLedger`. */
   serial = 0;
+  /** FLUSH: it can't cover all that it would have to. */
+  isDoomed = false;
   /** Taken off RTRS by `onRequestReissue`, to be sent anew when its device is open again. */
   parks = false;
   /** Next of a list: of the device's parked commands, or of the free ones. */
@@ -92,5 +95,30 @@ export class CommandPool {
     command.parks = false;
     command.next = this.free;
     this.free = command;
+  }
+}
+
+/** Commands in a row, linked by `next`. */
+export class CommandList {
+  first: RnbdCommand | null = null;
+  count = 0;
+  private last: RnbdCommand | null = null;
+
+  push(command: RnbdCommand): void {
+    command.next = null;
+    if (this.last === null) this.first = command;
+    else this.last.next = command;
+    this.last = command;
+    this.count++;
+  }
+
+  /** Preconditions: there is one. */
+  shift(): RnbdCommand {
+    const command = this.first as RnbdCommand;
+    this.first = command.next;
+    if (this.first === null) this.last = null;
+    command.next = null;
+    this.count--;
+    return command;
   }
 }

@@ -13,10 +13,10 @@
 // server machine. A farpage server names that cache by an epoch in OPEN_RSP (see
 // VolumeOptions.epoch). When the epoch changes over a reconnect while acknowledged writes are not
 // flushed, those writes may be gone: then every FLUSH from here on fails with EIO, since the device
-// can't tell who believes in them; attach the volume anew to go on. Where the old or new server
-// tells no epoch, as Linux, the client believes that the cache has survived, as Linux's client
-// does. On a device without a volatile cache (a RAM disk), a changed epoch means that its contents
-// are another's: then all I/O fails.
+// can't tell who believes in them; attach the volume anew to go on. `flush-ledger.ts` keeps that
+// account. On a device without a volatile cache (a RAM disk), a changed epoch means that its
+// contents are another's: then all I/O fails. Devices of one volume on several lanes of a client
+// share account and guard, and so are one device to its users.
 
 import { assert, ERRNO, type Memory } from "../base/index.js";
 import {
@@ -31,16 +31,19 @@ import {
   RequestList,
 } from "../block/index.js";
 import {
+  RNBD_ACCESS,
   RNBD_CACHE,
   RNBD_FLAG,
-  RNBD_OP,
   type RnbdAccess,
   type RnbdOpenResponse,
 } from "../wire/index.js";
+import type { ChangeGuard } from "./change-guard.js";
 import type { DeviceHost } from "./device-host.js";
 import { limitsFrom, NO_LIMITS, partMax } from "./device-limits.js";
-import { OverlapGuard } from "./overlap-guard.js";
-import { FLUSH_OPERATION, type RnbdCommand } from "./rnbd-command.js";
+import type { FlushLedger } from "./flush-ledger.js";
+import { needsMemory, operationOf } from "./io-operation.js";
+import { CommandList, FLUSH_OPERATION, type RnbdCommand } from "./rnbd-command.js";
+import { joinGroup, type SessionGroup } from "./session-group.js";
 
 /**
  * OPENING: not open yet, nobody has it. OPEN. REOPENING: the session was lost or the server would
@@ -52,6 +55,9 @@ export type RnbdDeviceState = "OPENING" | "OPEN" | "REOPENING" | "CLOSING" | "CL
 /** What `issueOne` did. */
 export const ISSUE = { NOTHING: 0, ISSUED: 1, NO_PERMIT: 2 } as const;
 export type Issue = (typeof ISSUE)[keyof typeof ISSUE];
+
+/** `heldSinceNs` until the next `pump` says what time it is. */
+export const HELD_NOW = -1;
 
 /** `BlockRequest.stage` of a change that is done and waits for a flush to make it durable. */
 const STAGE_FLUSH = 1;
@@ -72,46 +78,40 @@ export class RnbdDevice implements BlockDevice {
   attemptNs = 0;
   /** Client: ask the server once more though it is open. */
   reopenWanted = false;
+  /** Since when a request waits for another lane; Infinity: none does. */
+  heldSinceNs = Infinity;
   private readonly host: DeviceHost;
-  private currentLimits: BlockLimits;
-  private readonly ledger = new RequestLedger();
+  private currentLimits = NO_LIMITS;
+  private readonly requests = new RequestLedger();
   /** Not wholly sent; only the first can be sent in part. */
   private readonly waiting = new RequestList();
-  private readonly guard = new OverlapGuard();
+  private readonly guard: ChangeGuard;
+  private readonly ledger: FlushLedger;
   /** Commands to be sent again, oldest first; the guard has them still. */
-  private parkedFirst: RnbdCommand | null = null;
-  private parkedLast: RnbdCommand | null = null;
+  private readonly parked = new CommandList();
   /** Commands with RTRS, and parked ones. */
   private commandCount = 0;
-  private parkedCount = 0;
   private resized = false;
   private closed = false;
   /**
    * Non-zero: every request fails with it, until the device is open again (timeout) or for good.
    */
   private failErrno = 0;
-  /** Non-zero: every flush fails with it, for good. */
-  private lostErrno = 0;
   /** The cache was lost, and what was in flight then has not been sent again yet. */
   private isLosing = false;
-  /**
-   * Changes acknowledged that are durable only by a flush, ever; and how many of them surely are.
-   */
-  private changeSerial = 0;
-  private durableSerial = 0;
-  private epochHigh = 0;
-  private epochLow = 0;
   private discardPartMax = 0;
   private zeroesPartMax = 0;
   private serverHasFua = false;
   /** A server has said that it has a volatile cache. */
   private serverCaches = false;
 
-  constructor(host: DeviceHost, name: string, access: RnbdAccess) {
+  constructor(host: DeviceHost, name: string, access: RnbdAccess, group: SessionGroup | null) {
     this.host = host;
     this.name = name;
     this.access = access;
-    this.currentLimits = NO_LIMITS;
+    const { guard, ledger } = joinGroup(access === RNBD_ACCESS.RO ? null : group, name);
+    this.guard = guard;
+    this.ledger = ledger;
   }
 
   get limits(): BlockLimits {
@@ -119,27 +119,32 @@ export class RnbdDevice implements BlockDevice {
   }
 
   get inflight(): number {
-    return this.ledger.inflight;
+    return this.requests.inflight;
   }
 
   /** Whether unflushed writes were lost with the server's cache: every FLUSH fails. */
   get hasLostWrites(): boolean {
-    return this.lostErrno !== 0;
+    return this.ledger.isLost;
+  }
+
+  /** Non-zero: every flush fails with it, for good. */
+  private get lostErrno(): number {
+    return this.ledger.isLost ? ERRNO.EIO : 0;
   }
 
   submit(request: BlockRequest): void {
-    this.ledger.admit(request);
+    this.requests.admit(request);
     const errno = this.failErrno || checkBlockRequest(this.currentLimits, request);
     if (errno !== 0) {
-      this.ledger.finish(request, errno);
+      this.requests.finish(request, errno);
     } else if (request.operation === BLOCK_OPERATION.STATUS) {
       // RNBD can't tell holes from data.
       request.extents = [{ length: request.length, hole: false, zero: false }];
-      this.ledger.finish(request, 0);
+      this.requests.finish(request, 0);
     } else if (request.operation === BLOCK_OPERATION.CACHE) {
-      this.ledger.finish(request, 0);
+      this.requests.finish(request, 0);
     } else if (needsMemory(request) && !this.host.hasMemory(request.memory as Memory)) {
-      this.ledger.finish(request, ERRNO.EFAULT);
+      this.requests.finish(request, ERRNO.EFAULT);
     } else {
       this.waiting.push(request);
       this.host.dispatch();
@@ -165,7 +170,7 @@ export class RnbdDevice implements BlockDevice {
   }
 
   close(): void {
-    assert(this.ledger.inflight === 0, "no request in flight when a device closes");
+    assert(this.requests.inflight === 0, "no request in flight when a device closes");
     if (this.closed) return;
     this.closed = true;
     const state = this.state;
@@ -175,11 +180,10 @@ export class RnbdDevice implements BlockDevice {
 
   checkInvariants(): void {
     this.guard.checkInvariants();
-    assert(this.commandCount >= this.parkedCount, "parked commands are commands");
+    assert(this.commandCount >= this.parked.count, "parked commands are commands");
     assert(this.guard.count <= this.commandCount, "only commands are guarded");
-    assert(this.durableSerial <= this.changeSerial, "nothing durable that was not acknowledged");
     assert(
-      this.commandCount === 0 || this.ledger.inflight > 0,
+      this.commandCount === 0 || this.requests.inflight > 0,
       "commands belong to requests in flight",
     );
   }
@@ -194,7 +198,7 @@ export class RnbdDevice implements BlockDevice {
 
   /** Whether `deliver` has something to do. */
   get isDue(): boolean {
-    return this.ledger.finishedCount > 0 || this.resized;
+    return this.requests.finishedCount > 0 || this.resized;
   }
 
   /** Client: hands back finished requests. */
@@ -203,14 +207,14 @@ export class RnbdDevice implements BlockDevice {
       this.resized = false;
       this.onResize?.();
     }
-    this.ledger.deliver();
+    this.requests.deliver();
   }
 
   /** Client: sends one command where one can be sent. */
   issueOne(): Issue {
     if (this.state !== "OPEN") return ISSUE.NOTHING;
     this.isLosing = false; // RTRS has had everything back before anything new is sent.
-    if (this.parkedFirst !== null) return this.issueParked();
+    if (this.parked.first !== null) return this.issueParked();
     const request = this.waiting.first;
     if (request === null) return ISSUE.NOTHING;
     if (request.operation === BLOCK_OPERATION.FLUSH || request.stage === STAGE_FLUSH) {
@@ -220,10 +224,10 @@ export class RnbdDevice implements BlockDevice {
   }
 
   /** Client: the answer to `command` has come, or it has failed for good. */
-  onCommandDone(command: RnbdCommand, errno: number): void {
+  onCommandDone(command: RnbdCommand, outcome: number): void {
     const request = command.request as BlockRequest;
-    if (errno === 0) this.noteDurability(command);
-    this.guard.remove(command);
+    const errno = outcome === 0 ? this.noteDurability(command) : outcome;
+    this.guard.remove(command, outcome === 0 || this.host.isSettled);
     this.host.commands.give(command);
     this.commandCount--;
     request.parts--;
@@ -233,7 +237,7 @@ export class RnbdDevice implements BlockDevice {
       request.stage = STAGE_FLUSH;
       this.waiting.push(request);
     } else {
-      this.ledger.finish(request, request.errno);
+      this.requests.finish(request, request.errno);
     }
   }
 
@@ -244,11 +248,7 @@ export class RnbdDevice implements BlockDevice {
       this.onCommandDone(command, this.failErrno);
       return;
     }
-    command.next = null;
-    if (this.parkedLast === null) this.parkedFirst = command;
-    else this.parkedLast.next = command;
-    this.parkedLast = command;
-    this.parkedCount++;
+    this.parked.push(command);
   }
 
   /**
@@ -262,7 +262,9 @@ export class RnbdDevice implements BlockDevice {
       return ERRNO.EAGAIN;
     }
     if (this.isLosing && command.request?.stage === STAGE_CACHED) return ERRNO.EIO;
-    return command.isFlush ? this.lostErrno : 0;
+    if (!command.isFlush) return 0;
+    this.numberFlush(command);
+    return this.lostErrno;
   }
 
   /** Client: the session is gone, and with it the device's id. */
@@ -270,6 +272,7 @@ export class RnbdDevice implements BlockDevice {
     assert(this.state === "OPEN", "an open device is suspended");
     this.state = "REOPENING";
     this.suspendedNs = nowNs;
+    this.endHold();
   }
 
   /**
@@ -278,14 +281,16 @@ export class RnbdDevice implements BlockDevice {
   fail(errno: number): void {
     assert(errno !== 0, "a failure has an errno");
     this.failErrno = errno;
-    for (let left = this.parkedCount; left > 0; left--) this.onCommandDone(this.unpark(), errno);
-    for (let left = this.waiting.count; left > 0; left--) {
-      const request = this.waiting.first as BlockRequest;
-      this.waiting.shift();
-      request.errno ||= errno;
-      request.position = request.length;
-      if (request.parts === 0) this.ledger.finish(request, request.errno);
+    for (let left = this.parked.count; left > 0; left--) {
+      this.onCommandDone(this.parked.shift(), errno);
     }
+    while (this.waiting.first !== null) this.failFirst(errno);
+  }
+
+  /** Client: what waits for another lane has waited for too long. */
+  failHeld(errno: number): void {
+    assert(this.heldSinceNs !== Infinity, "a request waits");
+    this.failFirst(errno);
   }
 
   /** Whether `fail` was called and the device has not been open since. */
@@ -310,10 +315,7 @@ export class RnbdDevice implements BlockDevice {
     if (limits === null) return false;
     if (!isFirst && limits.logicalBlockBytes > this.currentLimits.logicalBlockBytes) return false;
     if (!isFirst && !this.acceptsEpoch(response)) return false;
-    if ((response.epochHigh | response.epochLow) !== 0) {
-      this.epochHigh = response.epochHigh;
-      this.epochLow = response.epochLow;
-    }
+    this.ledger.setEpoch(response.epochHigh, response.epochLow);
     this.resized = !isFirst && limits.sizeBytes !== this.currentLimits.sizeBytes;
     // Of all limits, only the size may change under the users of a device.
     this.currentLimits = isFirst ? limits : { ...this.currentLimits, sizeBytes: limits.sizeBytes };
@@ -323,6 +325,7 @@ export class RnbdDevice implements BlockDevice {
     this.zeroesPartMax = partMax(response.writeZeroesSectorsMax, limits.logicalBlockBytes);
     this.deviceId = response.deviceId;
     this.state = "OPEN";
+    this.guard.settle();
     this.failErrno = 0;
     this.reopenWanted = false;
     return true;
@@ -331,29 +334,22 @@ export class RnbdDevice implements BlockDevice {
   // --------------------------------------------------------------------------------- commands
 
   private issueParked(): Issue {
-    if ((this.parkedFirst as RnbdCommand).isFlush && this.lostErrno !== 0) {
-      this.onCommandDone(this.unpark(), this.lostErrno);
+    if ((this.parked.first as RnbdCommand).isFlush && this.lostErrno !== 0) {
+      this.onCommandDone(this.parked.shift(), this.lostErrno);
       return ISSUE.ISSUED;
     }
     const permit = this.host.acquire();
     if (permit === null) return ISSUE.NO_PERMIT;
-    this.host.send(permit, this.unpark());
+    const command = this.parked.shift();
+    if (command.isFlush) this.numberFlush(command);
+    this.host.send(permit, command);
     return ISSUE.ISSUED;
-  }
-
-  private unpark(): RnbdCommand {
-    const command = this.parkedFirst as RnbdCommand;
-    this.parkedFirst = command.next;
-    if (this.parkedFirst === null) this.parkedLast = null;
-    command.next = null;
-    this.parkedCount--;
-    return command;
   }
 
   private issueFlush(request: BlockRequest): Issue {
     if (this.lostErrno !== 0) {
       this.waiting.shift();
-      this.ledger.finish(request, this.lostErrno);
+      this.requests.finish(request, this.lostErrno);
       return ISSUE.ISSUED;
     }
     const permit = this.host.acquire();
@@ -361,7 +357,7 @@ export class RnbdDevice implements BlockDevice {
     this.waiting.shift();
     const command = this.commandFor(request, FLUSH_OPERATION, 0, 0);
     command.memory = null;
-    command.serial = this.changeSerial;
+    this.numberFlush(command);
     this.host.send(permit, command);
     return ISSUE.ISSUED;
   }
@@ -372,18 +368,20 @@ export class RnbdDevice implements BlockDevice {
     const length = Math.min(request.length - request.position, this.partBytesMax(request));
     if (length === 0) {
       // The server could do it when the device was first opened, and can't any more.
-      this.waiting.shift();
-      request.errno ||= ERRNO.EOPNOTSUPP;
-      request.position = request.length;
-      if (request.parts === 0) this.ledger.finish(request, request.errno);
+      this.failFirst(ERRNO.EOPNOTSUPP);
       return ISSUE.ISSUED;
     }
     const changes = isChange(request);
     // The request that overlaps one in flight is held, and everything behind it: rare, and short.
-    if (changes && this.guard.overlaps(offset, length)) return ISSUE.NOTHING;
+    if (!this.mayGo(changes, offset, length)) return ISSUE.NOTHING;
     const permit = this.host.acquire();
     if (permit === null) return ISSUE.NO_PERMIT;
-    const command = this.commandFor(request, this.operationOf(request), offset, length);
+    const command = this.commandFor(
+      request,
+      operationOf(request, this.serverHasFua),
+      offset,
+      length,
+    );
     command.memory = needsMemory(request) ? request.memory : null;
     command.memoryOffset = request.memoryOffset + request.position;
     if (changes) this.guard.add(command);
@@ -391,6 +389,27 @@ export class RnbdDevice implements BlockDevice {
     if (request.position === request.length) this.waiting.shift();
     this.host.send(permit, command);
     return ISSUE.ISSUED;
+  }
+
+  private mayGo(changes: boolean, offset: number, length: number): boolean {
+    const { guard } = this;
+    const mayGo = changes ? guard.mayEnter(offset, length) : guard.mayRead(offset, length);
+    if (mayGo || !guard.isHeld) this.heldSinceNs = Infinity;
+    else if (this.heldSinceNs === Infinity) this.heldSinceNs = HELD_NOW;
+    return mayGo;
+  }
+
+  /** What is first in line does not go on as it was. */
+  private endHold(): void {
+    this.guard.withdraw();
+    this.heldSinceNs = Infinity;
+  }
+
+  /** What of the first request in line is not sent is not sent any more. */
+  private failFirst(errno: number): void {
+    const request = this.waiting.first as BlockRequest;
+    this.abandonRest(request, errno);
+    if (request.parts === 0) this.requests.finish(request, request.errno);
   }
 
   private commandFor(
@@ -417,37 +436,16 @@ export class RnbdDevice implements BlockDevice {
     return this.host.partBytesMax - (this.host.partBytesMax % block);
   }
 
-  private operationOf(request: BlockRequest): number {
-    switch (request.operation) {
-      case BLOCK_OPERATION.READ:
-        return RNBD_OP.READ | RNBD_FLAG.SYNC;
-      case BLOCK_OPERATION.WRITE:
-        return RNBD_OP.WRITE | RNBD_FLAG.SYNC | (this.usesServerFua(request) ? RNBD_FLAG.FUA : 0);
-      case BLOCK_OPERATION.DISCARD:
-        return RNBD_OP.DISCARD | RNBD_FLAG.SYNC;
-      default:
-        return (
-          RNBD_OP.WRITE_ZEROES |
-          RNBD_FLAG.SYNC |
-          ((request.flags & BLOCK_FLAG.NO_UNMAP) !== 0 ? RNBD_FLAG.NOUNMAP : 0)
-        );
-    }
-  }
-
   /** An error of one part fails the request: what was not sent yet is not sent. */
   private abandonRest(request: BlockRequest, errno: number): void {
     request.errno ||= errno;
-    if (request === this.waiting.first) this.waiting.shift();
     request.position = request.length;
+    if (request !== this.waiting.first) return;
+    this.waiting.shift();
+    this.endHold();
   }
 
   // ------------------------------------------------------------------------------- durability
-
-  /** Linux knows FUA on writes alone; elsewhere a flush follows. */
-  private usesServerFua(request: BlockRequest): boolean {
-    if ((request.flags & BLOCK_FLAG.FUA) === 0) return false;
-    return this.serverHasFua && request.operation === BLOCK_OPERATION.WRITE;
-  }
 
   /**
    * Whether parts of a change with FUA went without it: what the server offers may have changed.
@@ -457,21 +455,31 @@ export class RnbdDevice implements BlockDevice {
     return request.stage === STAGE_CACHED;
   }
 
-  private noteDurability(command: RnbdCommand): void {
-    if (command.isFlush) this.durableSerial = Math.max(this.durableSerial, command.serial);
-    else if (!command.isRead && (command.operation & RNBD_FLAG.FUA) === 0) {
-      this.changeSerial++;
+  private numberFlush(command: RnbdCommand): void {
+    command.serial = this.ledger.startFlush();
+    const isSplit = this.ledger.isSplit();
+    command.isDoomed = this.ledger.isLost || isSplit;
+  }
+
+  /** The server has done `command`. @returns 0, or the errno of a flush that is worth nothing. */
+  private noteDurability(command: RnbdCommand): number {
+    if (command.isFlush) {
+      if (command.isDoomed) this.ledger.markLost();
+      else this.ledger.endFlush(command.serial);
+      return command.isDoomed ? ERRNO.EIO : 0;
+    }
+    if (!command.isRead && (command.operation & RNBD_FLAG.FUA) === 0) {
+      this.ledger.noteChange();
       (command.request as BlockRequest).stage = STAGE_CACHED;
     }
+    return 0;
   }
 
   /** @returns whether the device can go on with this server's cache. */
   private acceptsEpoch(response: RnbdOpenResponse): boolean {
-    const { epochHigh, epochLow } = response;
-    if ((epochHigh | epochLow) === 0 || (this.epochHigh | this.epochLow) === 0) return true;
-    if (epochHigh === this.epochHigh && epochLow === this.epochLow) return true;
+    if (!this.ledger.isElsewhere(response.epochHigh, response.epochLow)) return true;
     if (!this.currentLimits.volatileCache) return false;
-    if (this.changeSerial !== this.durableSerial) this.loseCache();
+    if (this.ledger.isDirty) this.loseCache();
     return true;
   }
 
@@ -480,17 +488,13 @@ export class RnbdDevice implements BlockDevice {
    * the other part.
    */
   private loseCache(): void {
-    this.lostErrno = ERRNO.EIO;
+    this.ledger.markLost();
     this.isLosing = true;
     const first = this.waiting.first;
     if (first?.stage === STAGE_CACHED) first.errno ||= ERRNO.EIO;
-    for (let command = this.parkedFirst; command !== null; command = command.next) {
+    for (let command = this.parked.first; command !== null; command = command.next) {
       const request = command.request as BlockRequest;
       if (request.stage === STAGE_CACHED) request.errno ||= ERRNO.EIO;
     }
   }
-}
-
-function needsMemory(request: BlockRequest): boolean {
-  return request.operation === BLOCK_OPERATION.READ || request.operation === BLOCK_OPERATION.WRITE;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A client host: volumes of a server, as an NBD endpoint on this machine. All of them are devices
 // of one session, and exports of one endpoint. With several lanes each has a session of its own,
-// and NBD connections are shared out among them.
+// which together are one client to the server, and NBD connections are shared out among them.
 
 import type { IpAddress } from "../base/index.js";
 import {
@@ -14,7 +14,14 @@ import {
 import type { RnbdDevice } from "../rnbd/index.js";
 import { AttachLane, type AttachLaneOptions, defaultSessionName } from "./attach-lane.js";
 import { Failure } from "./failure.js";
-import { type AttachLaneSettings, type LaneGroup, openLaneGroup } from "./lanes/index.js";
+import {
+  type AttachLaneSettings,
+  groupOf,
+  type LaneGroup,
+  openLaneGroup,
+  type SharedSessions,
+  shareSessions,
+} from "./lanes/index.js";
 import { type ObserveOptions, observed, type SessionControlRequest } from "./observe/index.js";
 import type { SessionStatus } from "./session/index.js";
 import { Stack } from "./stack.js";
@@ -24,18 +31,15 @@ export interface AttachHostOptions extends ObserveOptions, AttachLaneOptions {
   readonly addresses: readonly IpAddress[];
   readonly nbd: NbdEndpointAddress;
   /**
-   * Threads that serve NBD connections, each by a session of its own, 1 to 64, default 1. More than
-   * one for volumes that are read alone: a volume has one writer. Where there can be no more than
-   * one, the log says so.
+   * Threads that serve NBD connections, each by a session of its own, 1 to 64, default 1. Where
+   * there can be no more than one, the log says so: by the system, or because the server does not
+   * let several sessions of one client write a volume.
    */
   readonly lanes?: number;
   readonly backend?: BackendChoice;
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
 }
-
-/** NBD clients at once where nobody says how many. */
-const NBD_CONNECTION_COUNT_MAX = 16;
 
 /** A volume that is attached. */
 export interface AttachedVolume {
@@ -67,10 +71,12 @@ export class AttachHost {
     readonly stack: Stack;
     readonly lane: AttachLane;
     readonly group: LaneGroup | null;
+    /** Lanes that run: 1 where the group has come to nothing. */
+    readonly laneCount: number;
     readonly listener: StreamListener;
     readonly failure: Failure;
   }) {
-    const { options, stack, lane, group, listener } = parts;
+    const { options, stack, lane, group, laneCount, listener } = parts;
     this.addresses = options.addresses;
     this.volume = options.target.volume;
     this.stack = stack;
@@ -78,13 +84,13 @@ export class AttachHost {
     this.lane = lane;
     this.group = group;
     this.listener = listener;
-    this.laneCount = group?.laneCount ?? 1;
+    this.laneCount = laneCount;
     if (stack.observer !== null) stack.observer.onSession = (request) => this.answer(request);
     this.readOnly = this.first.limits.readOnly;
     this.memoryBytesMax = lane.endpoint.server.memoryBytes * this.laneCount;
     this.nbdUri = nbdUri(listener.address, this.volume);
     this.failed = parts.failure.promise;
-    if (group !== null) {
+    if (group !== null && laneCount > 1) {
       const { connectionCountMax } = lane.endpoint.server.limits;
       lane.endpoint.handsOn = (stream) => this.handsOn(group, stream, connectionCountMax);
     }
@@ -163,11 +169,13 @@ export class AttachHost {
       });
       // Before the server is bothered: a taken socket is the commonest mistake.
       listener = await listenStream(options.nbd, { poller: stack.poller, backend: stack.backend });
-      const own =
-        group === null ? options : ownOf(options, group.laneCount, stack.random.nextU32());
-      const lane = await AttachLane.open(stack, listener, own, failure);
-      if (group !== null) await startLanes(group, own, stack);
-      return new AttachHost({ options, stack, lane, group, listener, failure });
+      const parts = { options, stack, group, listener, failure };
+      if (group === null) {
+        const lane = await AttachLane.open(stack, listener, options, failure, null);
+        return new AttachHost({ ...parts, lane, laneCount: 1 });
+      }
+      const { lane, laneCount } = await openLanes(group, options, parts);
+      return new AttachHost({ ...parts, lane, laneCount });
     } catch (error) {
       listener?.close();
       await group?.closeLanes();
@@ -192,33 +200,50 @@ export class AttachHost {
 
 /** What several lanes need; null for one lane, and where there can be no more. */
 function openGroup(options: AttachHostOptions, failure: Failure): LaneGroup | null {
-  const { addresses, lanes: laneCount = 1, log, backend, readOnly } = options;
-  if (laneCount > 1 && readOnly !== true) {
-    log.warn("one lane alone: a volume has one writer, and so one session; see --readonly");
-    return null;
-  }
+  const { addresses, lanes: laneCount = 1, log, backend } = options;
   const onFailure = (error: unknown) => failure.fail(error);
   const steering = { laneCount, pinnedPort: 0 };
   return openLaneGroup({ addresses, steering, log, onFailure }, backend);
 }
 
-/** Lane 0's part of what all lanes share, which each further lane's is like. */
-function ownOf(options: AttachHostOptions, laneCount: number, random: number): AttachHostOptions {
-  const { nbdConnectionCountMax = NBD_CONNECTION_COUNT_MAX, sessionName } = options;
-  return {
-    ...options,
-    nbdConnectionCountMax: Math.ceil(nbdConnectionCountMax / laneCount),
-    sessionName: sessionName ?? defaultSessionName(random),
-  };
+/** Opens lane 0, and the further ones if the server lets them write together. */
+async function openLanes(
+  group: LaneGroup,
+  options: AttachHostOptions,
+  parts: { readonly stack: Stack; readonly listener: StreamListener; readonly failure: Failure },
+): Promise<{ readonly lane: AttachLane; readonly laneCount: number }> {
+  const { stack, listener, failure } = parts;
+  const { laneCount } = group;
+  const names = [options.target.volume, ...(options.moreVolumes ?? [])];
+  const sessions = shareSessions(names, laneCount, stack.random);
+  const sessionName = options.sessionName ?? defaultSessionName(stack.random.nextU32());
+  const own = { ...options, sessionName };
+  const place = { index: 0, count: laneCount };
+  const lane = await AttachLane.open(
+    stack,
+    listener,
+    own,
+    failure,
+    groupOf(sessions, place, (other) => group.wake(other)),
+  );
+  if (options.readOnly !== true && !lane.isInGroup) {
+    options.log.warn(
+      "one lane alone: this server gives a volume to one session that writes; see --readonly",
+    );
+    return { lane, laneCount: 1 };
+  }
+  await startLanes(group, own, sessions, stack);
+  return { lane, laneCount };
 }
 
 /** Starts lanes 1 and up, each with a session of its own. */
 async function startLanes(
   group: LaneGroup,
   options: AttachHostOptions,
+  sessions: SharedSessions,
   stack: Stack,
 ): Promise<void> {
-  const { target, morePaths = [], onSession, onPath } = options;
+  const { target, morePaths = [], onSession, onPath, readOnly } = options;
   const { policy, moreVolumes, nbdConnectionCountMax, connectionCount, invalidate } = options;
   const { sessionName, connectTimeoutMs, ioTimeoutMs, closeTimeoutMs } = options;
   const attach: AttachLaneSettings = {
@@ -228,7 +253,7 @@ async function startLanes(
       destination: String(destination),
     })),
     rest: {
-      readOnly: true,
+      ...(readOnly === undefined ? {} : { readOnly }),
       ...(policy === undefined ? {} : { policy }),
       ...(moreVolumes === undefined ? {} : { moreVolumes }),
       ...(nbdConnectionCountMax === undefined ? {} : { nbdConnectionCountMax }),
@@ -239,6 +264,7 @@ async function startLanes(
       ...(ioTimeoutMs === undefined ? {} : { ioTimeoutMs }),
       ...(closeTimeoutMs === undefined ? {} : { closeTimeoutMs }),
     },
+    sessions,
     tellsSession: onSession !== undefined,
     tellsPath: onPath !== undefined,
   };

@@ -6,7 +6,7 @@ import { hostname } from "node:os";
 import { FarpageError, type IpAddress } from "../base/index.js";
 import { NbdExports, NbdServer } from "../nbd/index.js";
 import type { StreamListener } from "../os/index.js";
-import { RNBD_ACCESS, RnbdClient, type RnbdDevice } from "../rnbd/index.js";
+import { RNBD_ACCESS, RnbdClient, type RnbdDevice, type SessionGroup } from "../rnbd/index.js";
 import { RtrsClient, type RtrsPathPolicy } from "../rtrs/index.js";
 import type { Failure } from "./failure.js";
 import type { Log } from "./log.js";
@@ -59,6 +59,8 @@ export interface AttachLaneOptions {
   readonly log: Log;
 }
 
+/** NBD clients at once where nobody says how many. */
+const NBD_CONNECTION_COUNT_MAX = 16;
 const CONNECT_TIMEOUT_MS = 30_000;
 /** A client that died holds its volume until the server has missed it; we wait for that. */
 const BUSY_RETRY_MS = 12_000;
@@ -98,6 +100,7 @@ export class AttachLane {
   /**
    * Connects, opens the volumes and serves NBD clients.
    * @param listener where they come from; null: by `endpoint.adopt`.
+   * @param group the sessions of all lanes; null where there is but one.
    * @throws FarpageError as `AttachHost.start`.
    */
   static async open(
@@ -105,22 +108,27 @@ export class AttachLane {
     listener: StreamListener | null,
     options: AttachLaneOptions,
     failure: Failure,
+    group: SessionGroup | null,
   ): Promise<AttachLane> {
-    const { client, session } = openClient(options, stack, failure);
+    const { client, session } = openClient(options, stack, failure, group);
     const devices = await openVolumes(options, { stack, client, session, failure });
     const exports = new NbdExports();
     for (const device of devices) {
       exports.add(device.name, device, `rnbd volume on ${options.target.addresses[0]}`);
       warnOfResize(device, options.log);
     }
-    const { nbdConnectionCountMax } = options;
-    const limits =
-      nbdConnectionCountMax === undefined ? {} : { connectionCountMax: nbdConnectionCountMax };
+    const share = nbdShare(options, group, client);
+    const limits = share === undefined ? {} : { connectionCountMax: share };
     const server = new NbdServer({ exports, memory: stack.memory, limits });
     for (const memory of server.memories) client.registerMemory(memory);
     const endpoint = new NbdEndpoint(server, listener, options.log);
     stack.lane.add(endpoint);
     return new AttachLane(stack, { client, session, devices, endpoint }, options);
+  }
+
+  /** Whether the server lets the sessions of all lanes write together. */
+  get isInGroup(): boolean {
+    return this.client.isInGroup;
   }
 
   /**
@@ -166,10 +174,24 @@ export class AttachLane {
   }
 }
 
+/**
+ * How many of the NBD clients are this lane's: all where there is one, or can be but one, since the
+ * server knows no groups.
+ */
+function nbdShare(
+  { nbdConnectionCountMax, readOnly }: AttachLaneOptions,
+  group: SessionGroup | null,
+  client: RnbdClient,
+): number | undefined {
+  if (group === null || (readOnly !== true && !client.isInGroup)) return nbdConnectionCountMax;
+  return Math.ceil((nbdConnectionCountMax ?? NBD_CONNECTION_COUNT_MAX) / group.laneCount);
+}
+
 function openClient(
   options: AttachLaneOptions,
   stack: Stack,
   failure: Failure,
+  group: SessionGroup | null,
 ): { readonly client: RnbdClient; readonly session: RtrsClient } {
   const { target } = options;
   const paths = pairPaths(target.addresses, options.morePaths ?? [], stack.addresses);
@@ -186,6 +208,7 @@ function openClient(
     policy: options.policy ?? "min-inflight",
     connectionCount: options.connectionCount ?? 1,
     invalidate: options.invalidate ?? true,
+    ...(group === null ? {} : { group }),
     ...(options.ioTimeoutMs === undefined ? {} : { ioTimeoutNs: options.ioTimeoutMs * 1e6 }),
   };
   let session!: RtrsClient;

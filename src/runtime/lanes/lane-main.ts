@@ -3,7 +3,7 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, IpAddress } from "../../base/index.js";
-import { adoptStream, BellRinger } from "../../os/index.js";
+import { adoptStream, BellRinger, type LaneBox } from "../../os/index.js";
 import { VolumeRights } from "../../rnbd/index.js";
 import { AccessRules, parseAccessRule, SessionRoster } from "../../rtrs/index.js";
 import { AttachLane } from "../attach-lane.js";
@@ -23,7 +23,9 @@ import { ServerLane } from "../server-lane.js";
 import { Stack } from "../stack.js";
 import { reopenVolumes } from "../volumes.js";
 import { packError } from "./lane-error.js";
+import type { LanePlace } from "./place.js";
 import type { AttachLaneSettings, FromLane, LaneRole, LaneStart, ToLane } from "./protocol.js";
+import { groupOf } from "./shared-sessions.js";
 
 assert(parentPort !== null, "a lane's program runs on a thread of its own");
 const port = parentPort;
@@ -91,6 +93,24 @@ interface RunningLane {
   readonly attach: AttachLane | null;
 }
 
+/** Wakes the other lanes. */
+class Bells {
+  private readonly ringer = new BellRinger();
+  private readonly place: LanePlace;
+
+  constructor(place: LanePlace) {
+    this.place = place;
+  }
+
+  ring(lane: number): void {
+    this.ringer.ring(this.place.boxes[lane] as LaneBox);
+  }
+
+  close(): void {
+    this.ringer.close();
+  }
+}
+
 async function startLane(start: LaneStart): Promise<RunningLane> {
   const { place, role } = start;
   const failure = new Failure();
@@ -109,7 +129,7 @@ async function startLane(start: LaneStart): Promise<RunningLane> {
   if (start.isTraced) traces.start(0, { request: "trace" });
   try {
     if (role.kind === "serve") return await serve(stack, traces, start, role);
-    return await attach(stack, traces, role.attach, failure);
+    return await attach(stack, traces, start, role.attach, failure);
   } catch (error) {
     await stack.close();
     throw error;
@@ -124,7 +144,7 @@ async function serve(
 ): Promise<RunningLane> {
   const open = await reopenVolumes(volumes, stack);
   try {
-    const ringer = new BellRinger();
+    const bells = new Bells(place);
     const warnings = new RepeatedWarning(log);
     const lane = new ServerLane(stack, open, {
       ...server,
@@ -134,7 +154,7 @@ async function serve(
       roster: new SessionRoster({
         shared: roster,
         lane: place.lane.index,
-        wake: (other) => ringer.ring(place.boxes[other] as (typeof place.boxes)[number]),
+        wake: (other) => bells.ring(other),
       }),
       rights: volumes.map(({ rights }) => new VolumeRights(rights)),
     });
@@ -148,7 +168,7 @@ async function serve(
           await lane.close();
         } finally {
           warnings.flush();
-          ringer.close();
+          bells.close();
         }
       },
     };
@@ -161,12 +181,14 @@ async function serve(
 async function attach(
   stack: Stack,
   traces: SentTraces,
+  { place }: LaneStart,
   settings: AttachLaneSettings,
   failure: Failure,
 ): Promise<RunningLane> {
-  const { target, morePaths, rest, tellsSession, tellsPath } = settings;
+  const { target, morePaths, rest, sessions, tellsSession, tellsPath } = settings;
   const { index } = stack.device.lane;
   const tell = (text: string) => `lane ${index}: ${text}`;
+  const bells = new Bells(place);
   const lane = await AttachLane.open(
     stack,
     null,
@@ -189,6 +211,7 @@ async function attach(
         : {}),
     },
     failure,
+    groupOf(sessions, place.lane, (other) => bells.ring(other)),
   );
   lane.endpoint.onGone = () => say({ kind: "nbdGone" });
   return {
@@ -196,7 +219,10 @@ async function attach(
     traces,
     attach: lane,
     closeSessions: () => lane.finish(),
-    close: () => stack.close(),
+    close: async () => {
+      await stack.close();
+      bells.close();
+    },
   };
 }
 

@@ -3,10 +3,11 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { readPcapng } from "../../../test/support/pcapng-reader.js";
 import { foreignCallsUnavailable } from "../../os/index.js";
-import { listInstances, receiveTrace } from "../index.js";
+import { RnbdClient } from "../../rnbd/index.js";
+import { listInstances, parseAccessRule, receiveTrace } from "../index.js";
 import { SILENT_LOG } from "../log.js";
 import {
   attach,
@@ -104,12 +105,49 @@ describe.skipIf(foreignCallsUnavailable() !== null)("a client", () => {
     expect(connectionsOf(await statistics())).toEqual([2, 2]);
   });
 
-  it("two lanes that would write → one, which the log says", async () => {
+  it("two lanes that write → one client to the server, others are others", async () => {
     await serve();
-    const said: string[] = [];
-    const log = { ...SILENT_LOG, warn: (text: string) => said.push(text) };
-    const attached = await attach({ lanes: 2, readOnly: false, log });
-    expect(attached.laneCount).toBe(1);
-    expect(said).toEqual([expect.stringContaining("a volume has one writer")]);
+    const target = { addresses: [SERVER], port: 1234, volume: "file" };
+    const attached = await attach({ lanes: 2, readOnly: false, target });
+    expect(attached.laneCount).toBe(2);
+    expect(connectionsOf(await statistics())).toEqual([2, 2]);
+    const other = attach({ lanes: 2, readOnly: false, target, connectTimeoutMs: 5000 });
+    await expect(other).rejects.toMatchObject({ code: "EPERM" });
+    await attached.close();
+    hosts.splice(hosts.indexOf(attached), 1);
+    expect((await attach({ lanes: 2, readOnly: false, target })).laneCount).toBe(2);
+  });
+
+  it("two lanes for a volume that is theirs alone → both have it, and nobody else", async () => {
+    await serve({ allow: [parseAccessRule("loopback,exclusive")] });
+    const target = { addresses: [SERVER], port: 1234, volume: "file" };
+    for (const readOnly of [true, false]) {
+      const attached = await attach({ lanes: 2, readOnly, target });
+      expect(attached.laneCount).toBe(2);
+      const other = attach({ readOnly: true, target, connectTimeoutMs: 5000 });
+      await expect(other).rejects.toMatchObject({ code: "EBUSY" });
+      await attached.close();
+      hosts.splice(hosts.indexOf(attached), 1);
+    }
+  });
+
+  it("two lanes, a server without groups → one that writes, which the log says", async () => {
+    const isInGroup = vi.spyOn(RnbdClient.prototype, "isInGroup", "get").mockReturnValue(false);
+    try {
+      await serve();
+      const said: string[] = [];
+      const log = { ...SILENT_LOG, warn: (text: string) => said.push(text) };
+      const attached = await attach({
+        ...{ lanes: 2, readOnly: false, log, nbdConnectionCountMax: 3 },
+      });
+      expect(attached.laneCount).toBe(1);
+      expect(said).toEqual([expect.stringContaining("one lane alone: this server")]);
+      expect(connectionsOf(await statistics()).sort()).toEqual([0, 2]);
+      // All NBD clients are the one lane's.
+      const alone = await attach({ readOnly: true, nbdConnectionCountMax: 3 });
+      expect(attached.memoryBytesMax).toBe(alone.memoryBytesMax);
+    } finally {
+      isInGroup.mockRestore();
+    }
   });
 });

@@ -13,6 +13,7 @@ import type {
 import type { SessionStatus } from "../session/index.js";
 import type { VolumeSpec } from "../uri.js";
 import type { LanePlace } from "./place.js";
+import type { SharedSessions } from "./shared-sessions.js";
 
 /** A volume that lane 0 has open. */
 export interface SharedVolume {
@@ -41,6 +42,7 @@ export interface AttachLaneSettings {
   readonly target: { readonly addresses: readonly string[]; port: number; volume: string };
   readonly morePaths: readonly { readonly source: string | null; readonly destination: string }[];
   readonly rest: Omit<AttachLaneOptions, "target" | "morePaths" | "log" | "onSession" | "onPath">;
+  readonly sessions: SharedSessions;
   /** Whether the host's thread wants to hear of the session and its paths. */
   readonly tellsSession: boolean;
   readonly tellsPath: boolean;
