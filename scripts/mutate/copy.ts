@@ -128,12 +128,15 @@ const ROWS: readonly MutationRow[] = [
         COPY,
         "or with another sum",
       ],
+    ],
+  ],
+  [
+    "src/copy/block-sums.ts",
+    [
       [
         "sums have room for so many blocks",
-        `if (!this.sums.hasRoomFor(index)) {
-      request.complete(ERRNO.ENOMEM);`,
-        `if (index < 0) {
-      request.complete(ERRNO.ENOMEM);`,
+        "return this.budget.groupsLeft > 0 || this.groups.has(Math.floor(index / GROUP));",
+        "return index >= 0;",
         COPY_RUNS,
         "CRCs of blocks all over",
       ],

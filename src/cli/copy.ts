@@ -108,7 +108,7 @@ function summary(status: CopyStatus, elapsedSeconds: number): string {
   const kept =
     skippedFiles + skippedBytes === 0
       ? ""
-      : `; of those ${skippedFiles} files, ${formatSize(skippedBytes)} were there`;
+      : `; ${skippedFiles} files were there, ${formatSize(skippedBytes)} had not to be sent`;
   const time = elapsedSeconds.toFixed(1);
   return `${files} files, ${formatSize(bytes)} in ${time} s (${rate}/s)${kept}`;
 }

@@ -231,6 +231,36 @@ describe("a source", () => {
     expect(files.every(({ bytes }) => bytes.length === 1000)).toBe(true);
   });
 
+  it("whose sink's disk is full in a large file → ENOSPC, which the sink's host hears too", () => {
+    const from = new Disk();
+    from.put("big", newNode("file", new Uint8Array(200_000).fill(1)));
+    const to = new Disk();
+    to.spaceBytes = 20_500;
+    const rig = new Rig(from, to, {});
+    rig.run();
+    expect(rig.source.error?.code).toBe("ENOSPC");
+    expect(rig.host.failures).toEqual([`big ${E.ENOSPC}`]);
+    expect(rig.sink.counters().failures).toBe(1);
+  });
+
+  it("that ends while its own disk still reads → waits for that, and ends", () => {
+    const from = new Disk();
+    from.put("big", newNode("file", new Uint8Array(200_000).fill(1)));
+    const to = new Disk();
+    to.spaceBytes = 20_500;
+    const rig = new Rig(from, to, {});
+    // The first blocks are read at once, and fill the sink's disk; the others take their time.
+    rig.tree.slowness = ({ offset }) => (offset < 3 * MAX_IO ? 0 : 50);
+    let wasLate = false;
+    rig.onTurn = () => {
+      wasLate ||= rig.source.session.state === "CLOSED" && rig.tree.isPending;
+    };
+    rig.run();
+    expect(rig.source.error?.code).toBe("ENOSPC");
+    expect(wasLate).toBe(true);
+    expect(rig.tree.isPending).toBe(false);
+  });
+
   it("whose file changes while it is read → read again; one that never rests → EBUSY", () => {
     for (const changes of [2, Infinity]) {
       const from = new Disk();

@@ -74,7 +74,9 @@ export class MemoryTree implements CopyTree {
   /** Called when a block is read, with its offset. */
   onRead: ((path: string, offset: number) => void) | null = null;
   private readonly opened = new Set<string>();
-  private pending: { io: CopyIo; run: () => number }[] = [];
+  /** How many polls a piece of I/O takes beyond the first. */
+  slowness: (io: CopyIo) => number = () => 0;
+  private pending: { io: CopyIo; run: () => number; polls: number }[] = [];
 
   constructor(disk: Disk) {
     this.disk = disk;
@@ -186,8 +188,8 @@ export class MemoryTree implements CopyTree {
   }
 
   poll(): number {
-    const ready = this.pending;
-    this.pending = [];
+    const ready = this.pending.filter((one) => one.polls-- <= 0);
+    this.pending = this.pending.filter((one) => !ready.includes(one));
     for (const { io, run } of ready) {
       io.result = run();
       io.owner.onCopyIo(io);
@@ -211,7 +213,7 @@ export class MemoryTree implements CopyTree {
   }
 
   start(io: CopyIo, run: () => number): void {
-    this.pending.push({ io, run });
+    this.pending.push({ io, run, polls: this.slowness(io) });
   }
 
   forget(path: string): void {

@@ -25,6 +25,8 @@ export interface SinkContext {
   readonly memory: MemorySource;
   /** Room for the CRCs of all their blocks. */
   readonly sums: SumsBudget;
+  /** Something could not be stored, and why. */
+  readonly failed: (path: string, errno: number) => void;
 }
 
 /** A BLOCK being written. */
@@ -73,6 +75,7 @@ export class SinkFile implements CopyIoOwner {
   private sumCount = 0;
   private sumNext = 0;
   private isClosed = false;
+  private hasFailed = false;
   private inflight = 0;
 
   constructor(
@@ -196,7 +199,17 @@ export class SinkFile implements CopyIoOwner {
     }
     // A short write is a full disk that has not said so yet.
     const errno = io.result === io.length ? 0 : io.result < 0 ? -io.result : ERRNO.ENOSPC;
-    request.complete(errno === 0 ? this.keep(write.index, write.crc) : errno);
+    const outcome = errno === 0 ? this.keep(write.index, write.crc) : errno;
+    if (outcome !== 0) this.tellFailure(outcome);
+    request.complete(outcome);
+  }
+
+  /** Once: the blocks that are under way fail alike. */
+  private tellFailure(errno: number): void {
+    if (this.hasFailed) return;
+    this.hasFailed = true;
+    this.counters.failures++;
+    this.context.failed(this.path, errno);
   }
 
   /** Blocks that somebody wrote before must have been compared or written by now. */

@@ -112,7 +112,13 @@ export class CopySink implements RtrsServerUser, Machine {
     this.host = host;
     const { crc32, memory } = options;
     const sums = new SumsBudget(options.sumGroupsMax ?? SUM_GROUPS_MAX);
-    this.context = { crc32, memory, sums, accepts: options.accepts ?? (() => true) };
+    this.context = {
+      crc32,
+      memory,
+      sums,
+      failed: (path, errno) => host.failed(path, errno),
+      accepts: options.accepts ?? (() => true),
+    };
   }
 
   get runCount(): number {

@@ -134,8 +134,9 @@ export class SourceLink {
     return request;
   }
 
+  /** The requests of a session that is closed have gone with it. */
   release(request: ClientRequest): void {
-    this.session.release(request);
+    if (this.session.state !== "CLOSED") this.session.release(request);
   }
 
   taskOf(request: ClientRequest): SourceTask {

@@ -213,6 +213,7 @@ export class RtrsLoop implements RtrsSession {
   }
 
   release(request: ClientRequest): void {
+    assert(this.state !== "CLOSED", "requests go with their session");
     const slot = this.slotOf(request);
     assert(slot.state === "TAKEN", "a released permit is taken");
     slot.state = "FREE";

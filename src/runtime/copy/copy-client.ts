@@ -128,7 +128,7 @@ class CopyClient {
       return new PushJob(environment, { rtrs, operands, target, onProblem });
     }
     checkTargets(what.targets);
-    mkdirSync(what.folder, { recursive: true });
+    makeFolder(what.folder);
     const tree = openCopyTree(resolve(what.folder), stack.poller);
     const paths = what.targets.map(toBytes);
     const { source: local, destination: peer } = this;
@@ -146,6 +146,8 @@ class CopyClient {
       // What its rules refuse now they will refuse again.
       else if (!job.hasConnected && job.lastError?.code === "EACCES") job.stop(this.lateError(job));
     }, PROGRESS_MS);
+    // A lane that has failed never ends the job: that must not keep the process.
+    look.unref();
     void this.options.stopped?.then(() => {
       job.stop(new FarpageError("ECANCELED", "stopped; run it again and it goes on"));
       this.stack.lane.wake();
@@ -254,6 +256,17 @@ function openOperands(paths: readonly string[], stack: Stack): CopyOperand[] {
     throw error;
   }
   return operands;
+}
+
+/** @throws FarpageError ENOTDIR, EACCES and others. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "EIO";
+    const what = code === "EEXIST" ? "ENOTDIR" : code;
+    throw new FarpageError(what, `"${path}" can't be copied to: ${what}`, { cause: error });
+  }
 }
 
 /** @throws FarpageError EEXIST when two of the things to fetch have one name. */
