@@ -79,6 +79,19 @@ describe("AddressSpace: mappings", () => {
     expect(readByte(space, last)).toBe(7);
   });
 
+  it("a place has its guard pages on both sides, or is none", () => {
+    const space = managerOf(8).createSpace();
+    const page = { length: PAGE_BYTES, prot: RW };
+    const top = 2 ** 47;
+    // From the top: five pages free, a page, four pages free, all the rest.
+    space.map({ ...page, address: top - 6 * PAGE_BYTES });
+    const low = space.map({ ...page, address: top - 11 * PAGE_BYTES });
+    const two = { length: 2 * PAGE_BYTES, prot: RW };
+    expect(space.map({ length: 3 * PAGE_BYTES, prot: RW })).toBe(top - 4 * PAGE_BYTES);
+    expect(space.map(two)).toBe(top - 9 * PAGE_BYTES);
+    expect(space.map(page)).toBe(low - 2 * PAGE_BYTES);
+  });
+
   it("a neighbour that comes before one with pages is one area with it, and finds them", () => {
     const manager = managerOf(64);
     const space = manager.createSpace();

@@ -150,6 +150,18 @@ describe("MappedFile", () => {
     manager.checkInvariants(new Map());
   });
 
+  it("what the store has behind the end is not the file's", () => {
+    const manager = managerOf(8);
+    const store = new HeapFileStore();
+    store.writePage(0, new Uint8Array(PAGE_BYTES).fill(7));
+    const file = manager.openFile({ name: "f", size: 100, store });
+    const space = manager.createSpace();
+    const at = space.map({ length: PAGE_BYTES, prot: RW, file: { file, offset: 0 } });
+    expect([readByte(space, at + 99), readByte(space, at + 100)]).toEqual([7, 0]);
+    file.truncate(200);
+    expect(readByte(space, at + 150)).toBe(0);
+  });
+
   it("locked by its process → neither moved nor reclaimed", () => {
     const { manager, memory, file } = cachedFile(64, 1);
     memory.setFlag(file.cachedFrame(0), FRAME_FLAG.LOCKED);
