@@ -51,6 +51,9 @@ function untilDown(pair: Pair, index: number): void {
   pair.pipe.until(() => pathOf(pair, index).state !== "CONNECTED", "the path is down");
 }
 
+/** BTH: RC, acknowledge. */
+const OPCODE_ACK = 0x11;
+
 describe("several paths come up", () => {
   it("two → one session at the server, one `up` at the client; both ends' states agree", () => {
     const pair = upPair();
@@ -127,6 +130,17 @@ describe("policies", () => {
     pair.write(1, 1);
     pair.write(2, 2);
     expect(spread(pair)).toEqual(before.map((count) => count + 1));
+  });
+
+  it("a heartbeat that comes back as the first thing in a long time → has taken that long", () => {
+    const pair = upPair({ policy: "min-latency" });
+    pair.pipe.slowPorts.set(0, 5 * MS);
+    pair.pipe.run(2 * SECOND);
+    // Without the transport's own acknowledgements nothing moves at the client meanwhile.
+    pair.pipe.loses = (bytes, from) => from === pair.serverHost && bytes[0] === OPCODE_ACK;
+    pair.pipe.run(SECOND);
+    expect(pathOf(pair, 0).latencyNs).toBeGreaterThanOrEqual(10 * MS);
+    expect(pathOf(pair, 1).latencyNs).toBeLessThan(5 * MS);
   });
 
   it("min-latency → the path whose heartbeats come back sooner; measured anew all the time", () => {

@@ -172,6 +172,8 @@ export class Pipe {
     const due = this.arrivals.filter((arrival) => arrival.atNs <= this.nowNs);
     this.arrivals = this.arrivals.filter((arrival) => arrival.atNs > this.nowNs);
     for (const arrival of due) this.deliver(arrival);
+    // As a lane does: what has come is told before the machines have their turn.
+    if (due.length > 0) for (const { device } of this.hosts) device.deliverEvents();
     return true;
   }
 

@@ -123,7 +123,8 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
   /** CLOSING: when to send the DREQs that the client did not. */
   private graceDeadline = Infinity;
   private isBroken = false;
-  private nowNs: number;
+  /** Of the server's turn under way. */
+  nowNs: number;
 
   /** @throws FarpageError ENOMEM. */
   constructor(
@@ -208,8 +209,8 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     if (this.state === "CONNECTED") this.service.postHeartbeat(RTRS_IMMEDIATE.HEARTBEAT);
   }
 
+  /** Preconditions: `nowNs` was set to this turn's. */
   pump(nowNs: number): void {
-    this.nowNs = nowNs;
     if (this.isBroken) {
       this.isBroken = false;
       this.close("a connection takes no more replies");
@@ -234,8 +235,7 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     return Math.min(deadline, this.graceDeadline, this.heartbeat.deadlineNs);
   }
 
-  onCmEvent(connection: Connection, event: CmEvent, nowNs: number): void {
-    this.nowNs = nowNs;
+  onCmEvent(connection: Connection, event: CmEvent): void {
     switch (event.type) {
       case "ESTABLISHED":
         if (connection.state === "OPENING") connection.state = "ESTABLISHED";

@@ -149,6 +149,7 @@ export class RtrsServer implements Machine, ServerPathOwner {
     assert(!this.isPumping, "pump is not re-entered");
     this.isPumping = true;
     this.nowNs = nowNs;
+    for (let i = 0; i < this.paths.length; i++) (this.paths[i] as ServerPath).nowNs = nowNs;
     this.pollEvents();
     this.poller.poll();
     this.probeSessions();
@@ -251,7 +252,7 @@ export class RtrsServer implements Machine, ServerPathOwner {
       }
       const connection: unknown = event.id.context;
       if (!(connection instanceof Connection) || connection.isDestroyed) continue;
-      (connection.owner as ServerPath).onCmEvent(connection, event, this.nowNs);
+      (connection.owner as ServerPath).onCmEvent(connection, event);
     }
   }
 

@@ -120,7 +120,8 @@ export class ClientPath implements ConnectionOwner, RtrsClientPath {
   private delayNs: number;
   private nextConnection = 0;
   private isClosing = false;
-  private nowNs = 0;
+  /** Of the session's turn under way. */
+  nowNs = 0;
 
   constructor(
     context: ClientPathContext,
@@ -204,8 +205,8 @@ export class ClientPath implements ConnectionOwner, RtrsClientPath {
     if (wasConnected) this.owner.onPathDown(this);
   }
 
+  /** Preconditions: `nowNs` was set to this turn's. */
   pump(nowNs: number): void {
-    this.nowNs = nowNs;
     if (this.state === "CONNECTED") this.pumpHeartbeat();
     else if (this.state === "DISCONNECTING") this.pumpDisconnect();
     else if (nowNs >= this.stateDeadlineNs) this.onDeadline();
@@ -217,8 +218,7 @@ export class ClientPath implements ConnectionOwner, RtrsClientPath {
     return Math.min(this.stateDeadlineNs, heartbeat.deadlineNs, this.latencyDueNs);
   }
 
-  onCmEvent(connection: Connection, event: CmEvent, nowNs: number): void {
-    this.nowNs = nowNs;
+  onCmEvent(connection: Connection, event: CmEvent): void {
     switch (event.type) {
       case "ESTABLISHED":
         this.onEstablished(connection, event.privateData);

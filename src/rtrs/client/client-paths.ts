@@ -75,6 +75,11 @@ export class ClientPaths {
     for (const path of this.list) path.hurry();
   }
 
+  /** Ahead of all events of a turn: what comes of them is dated by it. */
+  setNow(nowNs: number): void {
+    for (let i = 0; i < this.list.length; i++) (this.list[i] as ClientPath).nowNs = nowNs;
+  }
+
   pump(nowNs: number): void {
     // Backwards, since a path that closes may leave the list.
     for (let i = this.list.length - 1; i >= 0; i--) (this.list[i] as ClientPath).pump(nowNs);

@@ -293,6 +293,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
     this.nowNs = nowNs;
     const { pathSet, requests } = this;
     requests.nowNs = nowNs;
+    pathSet.setNow(nowNs);
     this.pollEvents();
     this.poller.poll();
     if (requests.isBroken) this.breakPaths();
@@ -410,8 +411,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
   }
 
   onPathReceive(path: ClientPath, connection: Connection, completion: WorkCompletion): void {
-    const { immediate } = completion;
-    const receiveSlot = completion.wrId;
+    const { immediate, wrId: receiveSlot } = completion;
     if ((completion.flags & WC_FLAG.WITH_IMM) === 0) {
       // SEND with invalidate: the device has closed the region; the reply says whose it was.
       connection.postReceive(receiveSlot);
@@ -453,7 +453,7 @@ export class RtrsClient implements Machine, ClientPathOwner {
       if (event === null) return;
       const connection: unknown = event.id.context;
       if (connection instanceof Connection && !connection.isDestroyed) {
-        (connection.owner as ClientPath).onCmEvent(connection, event, this.nowNs);
+        (connection.owner as ClientPath).onCmEvent(connection, event);
       }
     }
   }
