@@ -184,7 +184,10 @@ export class KernelObjects {
   }
 }
 
-/** Buffers of programs, pinned for a device for as long as they live. */
+/**
+ * Buffers of programs, pinned for a device for as long as they live. As `Pinner` does it, but of
+ * blocks: a process's pages are 4 KiB, and a policy may hand out nothing below 64 KiB.
+ */
 export class PinnedBuffers {
   /** Buffers that could not be moved out of movable memory, and so were not pinned. */
   refused = 0;

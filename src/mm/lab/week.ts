@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A seeded week of a server's life under one policy, measured hour by hour. The allocator,
-// compaction, slabs and pins are the ones that hosts use; only the memory has no bytes.
+// compaction, slabs and counts of pins are the ones that hosts use; only the memory has no bytes.
 
 import { assert, SeededRandom } from "../../base/index.js";
 import type { AllocatorPolicy } from "../alloc/index.js";

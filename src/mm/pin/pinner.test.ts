@@ -459,25 +459,3 @@ test("a region's pins: released dirty only where it lets somebody write", () => 
   pinned.release(true);
   checkAll(host);
 });
-
-test("a lease that refuses when it is told of the pin: nothing stays held or charged", () => {
-  const host = smallHost();
-  const space = host.manager.createSpace();
-  const file = host.manager.openFile({ name: "data", size: 4 * PAGE });
-  const mapped = { file, offset: 0, writable: true };
-  const prot = PROT.READ | PROT.WRITE;
-  const address = space.map({ length: 4 * PAGE, prot, shared: true, file: mapped });
-  const lease = {
-    name: "broken just now",
-    covers: () => true,
-    pinned: () => {
-      throw new Error("broken");
-    },
-    unpinned: () => {},
-  };
-  const pin = () => host.pinner.pinForLongTermDma(space, address, PAGE, ACCESS.WRITE, { lease });
-  expect(pin).toThrow("broken");
-  expect(host.pinner.list()).toEqual([]);
-  expect(host.pinner.chargedBytes(space)).toBe(0);
-  checkAll(host);
-});
