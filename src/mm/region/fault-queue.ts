@@ -110,8 +110,10 @@ export class FaultQueue implements Machine {
 
   /** Pages only: they are released, none of their faults matters any more. */
   forget(owner: DemandPages): void {
-    for (let slot = 0; slot < this.depth; slot++) {
-      if (this.owners[slot] === owner) this.owners[slot] = null;
+    for (const list of [this.ready, this.changing, this.short]) {
+      for (let slot = list.head; slot !== NONE; slot = this.next[slot] as number) {
+        if (this.owners[slot] === owner) this.owners[slot] = null;
+      }
     }
     const at = this.toWake.indexOf(owner);
     if (at >= 0) this.toWake.splice(at, 1);
