@@ -59,7 +59,7 @@ export interface ModelSize {
 }
 export const SMALL: ModelSize = { hostFrames: 14, areaPagesMin: 0, lockedPagesMax: 4 };
 /** Anonymous memory in blocks of 2 MiB, as long as there are any. */
-export const HUGE: ModelSize = { hostFrames: 2048, areaPagesMin: 512, lockedPagesMax: 700 };
+export const HUGE: ModelSize = { hostFrames: 2048, areaPagesMin: 512, lockedPagesMax: 300 };
 
 export class PinModel {
   readonly host: ReturnType<typeof deviceHost>;
