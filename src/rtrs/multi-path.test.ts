@@ -131,6 +131,28 @@ describe("a session with two paths", () => {
     expect(scene.notes.events).toEqual(["up raw1"]);
   });
 
+  it("a connection of a path from another address → refused, the path comes up", () => {
+    const scene = new Scene();
+    const [host, stranger] = scene.hosts as [TestHost, TestHost];
+    const pathUuid = new Uint8Array(16).fill(50);
+    const path = new RawPath(host, scene.serverHost, 1);
+    const other = new RawPath(stranger, scene.serverHost, 1);
+    const ask = (from: RawPath, connectionId: number) => {
+      const connection = from.ask({ connectionId, pathUuid });
+      scene.pipe.until(() => connection.events.length > 0, "the server answers");
+      return connection.events[0];
+    };
+    expect(ask(path, 0)?.type).toBe("ESTABLISHED");
+    const refusal = ask(other, 1);
+    expect(refusal?.type).toBe("REJECTED");
+    const reply = decodeRtrsConnectReply(refusal?.privateData ?? new Uint8Array(0));
+    expect(reply).toMatchObject({ errno: 104 });
+    expect(ask(path, 1)?.type).toBe("ESTABLISHED");
+    path.askInfo();
+    scene.pipe.run(SECOND);
+    expect(scene.notes.events).toEqual(["up raw1"]);
+  });
+
   it("the key of one path's chunk by the other → refused by the device", () => {
     const scene = new Scene();
     const [first, second] = [scene.connect(0), scene.connect(1)];

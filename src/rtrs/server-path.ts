@@ -161,6 +161,11 @@ export class ServerPath implements ConnectionOwner, ServerRequestOwner {
     this.replies = new ServerReplies(this.chunks, settings.alwaysInvalidate);
   }
 
+  /** Whether it joins these two addresses, as all of its connections must. */
+  joins(peer: IpAddress, local: IpAddress): boolean {
+    return this.peer.equals(peer) && this.local.equals(local);
+  }
+
   hasConnection(cid: number): boolean {
     return this.connections[cid] !== null;
   }

@@ -62,7 +62,7 @@ export class ServerSession {
 
   /** Internal: whether a path joins these addresses already. */
   joins(peer: IpAddress, local: IpAddress): boolean {
-    return this.paths.some((path) => path.peer.equals(peer) && path.local.equals(local));
+    return this.paths.some((path) => path.joins(peer, local));
   }
 
   /** Internal: makes the transport find out whether the client is still there. */

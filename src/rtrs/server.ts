@@ -296,15 +296,20 @@ export class RtrsServer implements Machine, ServerPathOwner {
   }
 
   private refuseKnown(path: ServerPath, event: CmEvent, request: RtrsConnectRequest): number {
+    const { remoteAddress: peer, localAddress: local } = event.id;
     // A request of an earlier attempt has been under way for long, and says nothing.
     const isLaterAttempt = u16Diff(request.reconnectCount, path.reconnectCount) > 0;
-    if (isLaterAttempt && event.id.remoteAddress?.equals(path.peer) === true) {
+    if (isLaterAttempt && peer?.equals(path.peer) === true) {
       // The client has given its old connections up. No need to wait until a heartbeat tells us; it
       // may come in when the requests of the old ones have finished.
       path.close("the client connects anew");
     }
+    // A path is one pair of addresses (facts page, section 1), and its client was admitted by its.
     const isFitting =
       path.state === "CONNECTING" &&
+      peer !== null &&
+      local !== null &&
+      path.joins(peer, local) &&
       path.session.uuid === uuidKey(request.pathsUuid) &&
       path.connectionCount === request.connectionCount &&
       !path.hasConnection(request.connectionId);

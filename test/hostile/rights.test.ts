@@ -155,6 +155,23 @@ describe("sessions and paths", () => {
     scene.expectNobodyHarmed();
   });
 
+  it("another's path UUID, while it comes up, for a connection in it → refused", () => {
+    const scene = new Scene();
+    const victim = scene.attackerAt(66, 5);
+    // One that no rule names, and one that has the same rights.
+    const thieves = [scene.attackerAt(9, 5), scene.attackerAt(67, 5)];
+    expect(answer(scene, victim.ask())).toBe(0);
+    for (const thief of thieves) {
+      expect(answer(scene, thief.ask({ connectionId: 1 }))).toBe(ERRNO.ECONNRESET);
+    }
+    expect(answer(scene, victim.ask())).toBe(0);
+    victim.askInfo();
+    scene.until("its path is up", () =>
+      scene.rtrs.sessions().some(({ name }) => name === victim.name),
+    );
+    scene.expectNobodyHarmed();
+  });
+
   it("the name of another session → disconnected", () => {
     const scene = new Scene();
     const attacker = scene.attackerAt(66);
