@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 // `farpage attach`: volumes of a server as an NBD endpoint on this machine.
 
-import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import {
   AttachHost,
   FarpageError,
   formatSize,
+  makeFolder,
   type NbdEndpointAddress,
   parseRnbdUri,
   type RnbdUri,
@@ -104,7 +104,7 @@ export function socketIn(directory: string, volume: string): NbdEndpointAddress 
         `${SOCKET_PATH_BYTES_MAX}: name a shorter one with --nbd unix:PATH, or use --nbd tcp:HOST`,
     );
   }
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolder(folder, 0o700);
   return { kind: "unix", path };
 }
 

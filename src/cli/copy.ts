@@ -30,6 +30,7 @@ export async function runCopy(
   const stop = new StopSignal();
   const line = new ProgressLine(options.quiet || reporter.json);
   let problemCount = 0;
+  let code = "";
   const startMs = performance.now();
   let status: CopyStatus;
   try {
@@ -43,11 +44,12 @@ export async function runCopy(
         line.show(now);
         if (reporter.json && !options.quiet) reporter.event("progress", { ...now }, null);
       },
-      onProblem: (path, code, isRemote) => {
+      onProblem: (path, why, isRemote) => {
+        if (code === "") code = why;
         if (++problemCount > PROBLEMS_TOLD_MAX) return;
         line.clear();
-        reporter.event("problem", { path, code, isRemote }, null);
-        reporter.warn(`"${path}" is not copied${isRemote ? ", the other end says" : ""}: ${code}`);
+        reporter.event("problem", { path, code: why, isRemote }, null);
+        reporter.warn(`"${path}" is not copied${isRemote ? ", the other end says" : ""}: ${why}`);
       },
       stopped: stop.wait(new Promise(() => {})),
       backend: options.backend,
@@ -62,7 +64,9 @@ export async function runCopy(
   reporter.event("done", { ...status, seconds: elapsedSeconds }, summary(status, elapsedSeconds));
   if (status.problems === 0) return;
   const count = status.problems === 1 ? "one file was" : `${status.problems} files were`;
-  throw new FarpageError("EREMOTEIO", `${count} not copied; run it again when that is mended`);
+  // The first one's reason, for whoever looks at the code alone.
+  const text = `${count} not copied; run it again when that is mended`;
+  throw new FarpageError(code === "" ? "EIO" : code, text);
 }
 
 /** Which way, from what the operands look like. */
@@ -108,7 +112,11 @@ function summary(status: CopyStatus, elapsedSeconds: number): string {
   const kept =
     skippedFiles + skippedBytes === 0
       ? ""
-      : `; ${skippedFiles} files were there, ${formatSize(skippedBytes)} had not to be sent`;
+      : `; ${filesText(skippedFiles)} there before, ${formatSize(skippedBytes)} not sent`;
   const time = elapsedSeconds.toFixed(1);
-  return `${files} files, ${formatSize(bytes)} in ${time} s (${rate}/s)${kept}`;
+  return `${filesText(files)}, ${formatSize(bytes)} in ${time} s (${rate}/s)${kept}`;
+}
+
+function filesText(count: number): string {
+  return count === 1 ? "1 file" : `${count} files`;
 }

@@ -32,10 +32,10 @@ export async function findInstance(
   if (found.length > 1) {
     throw new FarpageError(
       "EINVAL",
-      `which one? name it by its process id or an address:\n${listOf(found)}`,
+      `several are running, name one by its process id or an address\n${listOf(found)}`,
     );
   }
-  const others = all.length === 0 ? "" : `; what is running:\n${listOf(all)}`;
+  const others = all.length === 0 ? "" : `, but these\n${listOf(all)}`;
   const kind = names.length === 0 ? "instance of farpage" : `farpage ${names.join(" or ")}`;
   const what = target === undefined && folder === null ? "no" : "no such";
   throw new FarpageError("ENOENT", `${what} ${kind} is running for this user${others}`);

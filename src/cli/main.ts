@@ -78,7 +78,7 @@ endpoint(common(program.command("up")))
     "everything on one machine: a server, a client and an NBD endpoint, for a first look",
   )
   .option("--data <dir>", "where the volume and the socket go (default: the user's state folder)")
-  .option("--size <size>", "size of the volume when it is made", "1G")
+  .option("--size <size>", "size of the volume when it is made (default: 1G)")
   .option("--address <ip>", "two loopback addresses, server's and client's", collect)
   .action((options) => run(options.json, (reporter) => runUp(options, reporter)));
 

@@ -2,7 +2,7 @@
 // How `farpage mem` is called.
 
 import { Option } from "commander";
-import { runMem } from "./mem.js";
+import { NEED_STATUS, runMem } from "./mem.js";
 import { runMemLab } from "./mem-lab.js";
 import type { CommandParts } from "./tool-commands.js";
 
@@ -13,6 +13,8 @@ export function addMemCommands({
 }: Pick<CommandParts, "program" | "collect" | "run">): void {
   const mem = program
     .command("mem")
+    // A mistyped flag is no answer to --need.
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : NEED_STATUS.error))
     .description("how memory lies: free blocks, fragmentation, huge pages, and what to do about it")
     .argument("[instance]", "a running instance: its memory instead of the machine's")
     .option("--data <dir>", "the instance whose state is in this folder")
@@ -28,6 +30,7 @@ export function addMemCommands({
     );
   mem
     .command("lab")
+    .configureHelp({ showGlobalOptions: false })
     .description("a seeded week of a server's life under each policy of allocation, compared")
     .option("--seed <n>", "the same seed gives the same week", "1")
     .option("--hours <n>", "how long it is", "168")

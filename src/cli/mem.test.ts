@@ -71,6 +71,27 @@ describe("mem", () => {
     expect(process.exitCode).toBe(NEED_STATUS[status]);
   });
 
+  it.each([
+    [undefined, { need: "1X" }, "EINVAL"],
+    [undefined, { need: "" }, "EINVAL"],
+    ["up", { need: "1G" }, "EINVAL"],
+    [undefined, { need: "1G", data: "/nonexistent" }, "EINVAL"],
+  ])(
+    '--need, wrongly asked (of %s, %j) → an error, which is no "no"',
+    async (target, more, code) => {
+      const listener = new Listener();
+      await runMem(target, options(more), listener);
+      expect(listener.error).toMatchObject({ code });
+      expect(process.exitCode).toBe(NEED_STATUS.error);
+      expect(listener.events).toEqual([]);
+    },
+  );
+
+  it("an instance, and a copy to read → refused", async () => {
+    const run = runMem("up", options(), new Listener());
+    await expect(run).rejects.toMatchObject({ code: "EINVAL" });
+  });
+
   it("a folder that is no copy: the error, and with --need the status of errors", async () => {
     const from = mkdtempSync(join(tmpdir(), "farpage-mem-"));
     try {

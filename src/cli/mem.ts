@@ -32,16 +32,19 @@ export const NEED_STATUS = { enough: 0, short: 1, error: 2, unknown: 3 } as cons
 /** @param target the instance whose memory is meant; undefined: the machine's. */
 export async function runMem(
   target: string | undefined,
-  raw: unknown,
+  raw: Readonly<Record<string, unknown>>,
   reporter: Reporter,
 ): Promise<void> {
-  const options = checkOptions(MEM_OPTIONS, raw);
-  if (target !== undefined || options.data !== undefined) {
-    await runArena(target, options.data, reporter);
+  if (raw["need"] !== undefined) {
+    runNeed(target, raw, reporter);
     return;
   }
-  if (options.need !== undefined) {
-    runNeed(options, options.need, reporter);
+  const options = checkOptions(MEM_OPTIONS, raw);
+  if (target !== undefined || options.data !== undefined) {
+    if (options.from !== undefined) {
+      throw new FarpageError("EINVAL", "--from is of a machine's memory, not of an instance's");
+    }
+    await runArena(target, options.data, reporter);
     return;
   }
   const machine = read(options, reporter);
@@ -91,9 +94,17 @@ function systemText({ system }: MemoryStatistics): string[] {
   ];
 }
 
-/** For scripts: could so much be had in huge pages as memory lies now? Sets the exit status. */
-function runNeed(options: MemOptions, need: number, reporter: Reporter): void {
+/**
+ * For scripts: could so much be had in huge pages as memory lies now? Sets the exit status, also
+ * for flags that are wrong: that must not look like "no".
+ */
+function runNeed(target: string | undefined, raw: unknown, reporter: Reporter): void {
   try {
+    const options = checkOptions(MEM_OPTIONS, raw);
+    const need = options.need ?? 0;
+    if (target !== undefined || options.data !== undefined) {
+      throw new FarpageError("EINVAL", "--need asks about a machine, not about an instance");
+    }
     const machine = read(options, reporter);
     const bytes = hugeBytes(machine);
     const status = bytes === null ? "unknown" : bytes >= need ? "enough" : "short";

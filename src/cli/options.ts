@@ -32,7 +32,7 @@ export const wholeNumber = (min: number, max: number) =>
     .string()
     .regex(/^\d+$/, "not a whole number")
     .transform(Number)
-    .pipe(z.number().min(min).max(max));
+    .refine((value) => value >= min && value <= max, `${min} to ${max} is wanted`);
 
 /** Both commands with an NBD endpoint have it. */
 const nbdConnections = wholeNumber(1, 4096);
@@ -64,7 +64,7 @@ export const ipAddress = parsed((text) => IpAddress.parse(text));
 export const UP_OPTIONS = z.object({
   ...COMMON,
   data: z.string().optional(),
-  size: parsed(parseSize),
+  size: parsed(parseSize).optional(),
   nbd: parsed(parseNbdEndpoint).optional(),
   nbdConnections,
   address: z.array(ipAddress).length(2, "two addresses are wanted: server, client").optional(),

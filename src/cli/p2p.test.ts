@@ -109,6 +109,18 @@ describe("p2p path and explain", () => {
     expect(listener.warnings.join("\n")).toMatch(/not readable/);
   });
 
+  it("by the rules of a release that nobody knows yet say so", async () => {
+    const from = options("amd-r1000-pericom-switch");
+    const warnings = async (kernel: string) => {
+      const listener = new Listener();
+      await runP2pList({ ...from, kernel }, [], listener);
+      return listener.warnings.join("\n");
+    };
+    expect(await warnings("99.1")).toMatch(/Linux 99\.1 is newer than what is known/);
+    expect(await warnings("6.1")).not.toMatch(/newer/);
+    expect(await warnings("next")).not.toMatch(/newer/);
+  });
+
   it("of two machines' dumps warn of what they tell in two ways", async () => {
     const from = ["amd-r1000-pericom-switch", "arm-n1sdp-pex8749"].map((name) => join(DATA, name));
     const two = new Listener();

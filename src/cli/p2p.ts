@@ -12,6 +12,7 @@ import {
   headline,
   Inventory,
   isKnown,
+  isNewerThanKnown,
   type Judge,
   KERNEL_RELEASES,
   linkText,
@@ -67,7 +68,10 @@ class Session {
     const machine = await readPciMachine(options.from);
     for (const notice of machine.notices) reporter.warn(notice);
     tellNotices(machine, options, reporter);
-    return new Session(machine, options);
+    const session = new Session(machine, options);
+    const untested = tooNewText(session.kernel);
+    if (untested !== null) reporter.warn(untested);
+    return session;
   }
 
   path(client: Address, provider: Address): P2pPath {
@@ -109,6 +113,12 @@ function tellNotices(machine: PciMachine, options: P2pCommandOptions, reporter: 
   }
   if (options.verbose || untold === 0) return;
   reporter.warn(`${untold} odd place${untold === 1 ? "" : "s"} in what was read (--verbose)`);
+}
+
+/** @returns what to say of a release that nobody has looked at yet; null when it is known. */
+function tooNewText(kernel: string): string | null {
+  if (!isNewerThanKnown(kernel)) return null;
+  return `Linux ${kernel} is newer than what is known: the rules of ${NEWEST_KERNEL} are taken`;
 }
 
 /** @returns the release that `--kernel` means. */

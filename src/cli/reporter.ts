@@ -39,7 +39,9 @@ export class Reporter {
     if (this.json) process.stdout.write(`${JSON.stringify({ event: "error", code, text })}\n`);
     const isTold = text.endsWith(`(${code})`) || text.endsWith(`: ${code}`);
     const suffix = known && !isTold ? ` (${code})` : "";
-    process.stderr.write(`farpage: ${text}${suffix}\n`);
+    // Of several lines the first says what is wrong; a list follows.
+    const [first, ...list] = text.split("\n");
+    process.stderr.write(`farpage: ${[`${first}${suffix}`, ...list].join("\n")}\n`);
     if (!known && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
   }
 }

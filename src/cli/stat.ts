@@ -2,7 +2,13 @@
 // `farpage stat`: the counters of a running instance.
 
 import { z } from "zod";
-import { ControlClient, FarpageError, type HostStatistics, STATISTICS } from "../runtime/index.js";
+import {
+  ControlClient,
+  FarpageError,
+  type HostStatistics,
+  type Instance,
+  STATISTICS,
+} from "../runtime/index.js";
 import { findInstance } from "./instances.js";
 import { checkOptions, STAT_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
@@ -16,17 +22,22 @@ export async function runStat(
 ): Promise<void> {
   const options = checkOptions(STAT_OPTIONS, raw);
   const instance = await findInstance(target, options.data);
-  const client = await ControlClient.connect(instance.path);
+  const statistics = await statisticsOfInstance(instance);
+  const { pid, name } = instance;
+  const text = [
+    `${name} (process ${pid}) on ${instance.addresses.join(", ")}`,
+    ...statisticsText(statistics),
+  ].join("\n");
+  reporter.event("statistics", { pid, name, ...statistics }, text);
+}
+
+/** @throws FarpageError as `ControlClient`; EPROTO for an answer that is none. */
+export async function statisticsOfInstance({ path }: Instance): Promise<HostStatistics> {
+  const client = await ControlClient.connect(path);
   try {
     const reply = REPLY.safeParse(await client.ask({ request: "stat" }));
     if (!reply.success) throw new FarpageError("EPROTO", "the instance's answer is no statistics");
-    const { statistics } = reply.data;
-    const { pid, name } = instance;
-    const text = [
-      `${name} (process ${pid}) on ${instance.addresses.join(", ")}`,
-      ...statisticsText(statistics),
-    ].join("\n");
-    reporter.event("statistics", { pid, name, ...statistics }, text);
+    return reply.data.statistics;
   } finally {
     client.close();
   }

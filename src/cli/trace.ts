@@ -7,6 +7,12 @@ import { findInstance } from "./instances.js";
 import { checkOptions, TRACE_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
 import { StopSignal } from "./signals.js";
+import { statisticsOfInstance } from "./stat.js";
+
+/** Commands whose RC connections are RTRS'. */
+const RTRS_COMMANDS: ReadonlySet<string> = new Set(["up", "serve", "attach", "copy"]);
+/** Queue depth of a farpage server's sessions, by default. */
+const DEPTH = 128;
 
 /** Where the bytes go. */
 interface Output {
@@ -30,6 +36,7 @@ export async function runTrace(
   }
   const stop = new StopSignal();
   const instance = await findInstance(target, options.data);
+  const rtrsQpns = await rtrsQpnsOf(instance);
   const output = options.write === "-" ? standardOutput() : await openFile(options.write);
   const peers = options.filter.flatMap((part) => (typeof part === "number" ? [] : [String(part)]));
   const qpns = options.filter.filter((part) => typeof part === "number");
@@ -48,7 +55,7 @@ export async function runTrace(
   };
   try {
     const result = await receiveTrace(instance, request, (bytes) => output.write(bytes), over, {
-      onStarted: () => tellStart(instance, output, reporter),
+      onStarted: () => tellStart(instance, rtrsQpns, output, reporter),
     });
     const { packetCount: packets, droppedCount: dropped, isComplete } = result;
     const lost = dropped === 0 ? "" : `; ${dropped} more came too fast and are not in it`;
@@ -70,13 +77,38 @@ export async function runTrace(
   }
 }
 
-function tellStart(instance: Instance, output: Output, reporter: Reporter): void {
+/**
+ * QPNs, both ends', of the RTRS connections that are up already: the trace lacks their set-up, from
+ * which the dissector would know them.
+ */
+async function rtrsQpnsOf(instance: Instance): Promise<readonly number[]> {
+  if (!RTRS_COMMANDS.has(instance.name)) return [];
+  const { queuePairs } = await statisticsOfInstance(instance);
+  return queuePairs.flatMap(({ type, qpn, peerQpn }) =>
+    type === "RC" && peerQpn !== null ? [qpn, peerQpn] : [],
+  );
+}
+
+function tellStart(
+  instance: Instance,
+  rtrsQpns: readonly number[],
+  output: Output,
+  reporter: Reporter,
+): void {
   const { pid, name, addresses } = instance;
-  const text = `tracing ${name} (process ${pid}) on ${addresses.join(", ")}; Ctrl-C ends it`;
+  const lines = [`tracing ${name} (process ${pid}) on ${addresses.join(", ")}; Ctrl-C ends it`];
+  if (rtrsQpns.length > 0) {
+    const names = rtrsQpns.map((qpn) => `0x${qpn.toString(16)}`);
+    lines.push(
+      "for RTRS by name, as its connections are up already (docs/trace.md): tshark " +
+        `-X lua_script:docs/wireshark/rtrs.lua -o rtrs.qps:${names} -o rtrs.depth:${DEPTH}`,
+    );
+  }
   if (output.name === null) {
-    process.stderr.write(`farpage: ${text}\n`);
+    for (const line of lines) process.stderr.write(`farpage: ${line}\n`);
   } else {
-    reporter.event("tracing", { pid, name, addresses, file: output.name }, text);
+    const fields = { pid, name, addresses, file: output.name, rtrsQpns };
+    reporter.event("tracing", fields, lines.join("\n"));
   }
 }
 

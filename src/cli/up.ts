@@ -3,12 +3,12 @@
 // endpoint in this one, both on loopback addresses, every byte between them in RoCEv2 packets.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { accessSync, constants, existsSync, mkdirSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { join, parse, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { AttachHost, FarpageError, IpAddress } from "../runtime/index.js";
+import { AttachHost, FarpageError, formatSize, IpAddress, makeFolder } from "../runtime/index.js";
 import { attachedFields, attachedText, socketIn } from "./attach.js";
 import { createLog } from "./log.js";
 import { observing } from "./observe.js";
@@ -17,6 +17,7 @@ import type { Reporter } from "./reporter.js";
 import { StopSignal } from "./signals.js";
 
 const VOLUME = "disk";
+const SIZE_BYTES = 2 ** 30;
 /**
  * Pairs of loopback addresses that are tried in turn, so that two users of a machine both get one.
  */
@@ -47,10 +48,16 @@ export async function runUp(raw: unknown, reporter: Reporter): Promise<void> {
   const stop = new StopSignal({ orParentEnd: true });
   const folder = dataFolder(options.data ?? defaultDataDirectory());
   const file = join(folder, `${VOLUME}.img`);
+  // A disk that is there keeps its size.
+  const isThere = existsSync(file);
+  if (isThere && options.size !== undefined && statSync(file).size !== options.size) {
+    const size = formatSize(statSync(file).size);
+    reporter.warn(`--size is for a new disk: ${file} is there and keeps its ${size}`);
+  }
+  const size = options.size ?? SIZE_BYTES;
   const serveArguments = [
     "--volume",
-    // A disk that is there keeps its size.
-    existsSync(file) ? `${VOLUME}=${file}` : `${VOLUME}=${file},size=${options.size}`,
+    isThere ? `${VOLUME}=${file}` : `${VOLUME}=${file},size=${size}`,
     "--backend",
     options.backend,
     "--segmentation",
@@ -102,12 +109,12 @@ function serverTrace(path: string): string {
 function dataFolder(path: string): string {
   const folder = resolve(path);
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder, 0o700);
     accessSync(folder, constants.W_OK);
   } catch (cause) {
-    throw new FarpageError("EACCES", `can't write in ${folder}; name another folder with --data`, {
-      cause,
-    });
+    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
+    const why = `can't write in ${folder}; name another folder with --data`;
+    throw new FarpageError(code, why, { cause });
   }
   return folder;
 }

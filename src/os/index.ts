@@ -28,6 +28,7 @@ export { type NamedSource, READ_LIMITS, type ReadLimits, readNamedSource } from 
 export { BellRinger, freeLaneBox, type LaneBox, makeLaneBox } from "./lane-box.js";
 export { LaneLink, type LaneLinkOptions } from "./lane-link.js";
 export { bindLaneSockets, openLink } from "./link.js";
+export { makeFolder } from "./make-folder.js";
 export { openMemorySource } from "./memory-source.js";
 export { foreignCallsUnavailable } from "./native.js";
 export { adoptStream } from "./native-stream.js";

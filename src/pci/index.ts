@@ -23,7 +23,7 @@ export {
   type ParseReport,
   type SourceKind,
 } from "./report.js";
-export { KERNEL_RELEASES, NEWEST_KERNEL, type PathErrorCode } from "./rules.js";
+export { isNewerThanKnown, KERNEL_RELEASES, NEWEST_KERNEL, type PathErrorCode } from "./rules.js";
 export {
   type FileSource,
   type FolderEntry,

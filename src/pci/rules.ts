@@ -70,6 +70,12 @@ export function ruleSet(release: string): RuleSet {
   return rules;
 }
 
+/** Whether a release is judged by the rules of the newest known one, for want of its own. */
+export function isNewerThanKnown(release: string): boolean {
+  const number = numberOf(release);
+  return release !== "next" && number !== null && number > (numberOf(NEWEST_KERNEL) as number);
+}
+
 function makeRules(release: string): RuleSet {
   const number = numberOf(release);
   if (number === null || number < (numberOf("4.20") as number)) {
@@ -82,7 +88,7 @@ function makeRules(release: string): RuleSet {
   const since = (first: string) => number >= (numberOf(first) as number);
   return {
     release,
-    isExtrapolated: release !== "next" && number > (numberOf(NEWEST_KERNEL) as number),
+    isExtrapolated: isNewerThanKnown(release),
     hasHostRoute: since("5.2"),
     takesRedirected: since("5.4"),
     isStoppedByIommu: !since("5.4"),

@@ -247,6 +247,20 @@ describe("attach", () => {
     await expect(ask({ removePaths: [third] })).rejects.toMatchObject(code("EBUSY"));
   });
 
+  it("two paths, closed in order: nothing is told of a path", async () => {
+    await serve("disk=memory:1M");
+    const told: string[] = [];
+    const attached = await attach(["disk"], {
+      addresses: [CLIENT, CLIENT_TWO],
+      target: { addresses: [SERVER, SERVER_TWO], port: 1234, volume: "disk" },
+      onPath: (_, path, text) => told.push(`${path}: ${text}`),
+    });
+    const states = () => attached.status.paths.map(({ state }) => state);
+    await expect.poll(states).toEqual(["connected", "connected"]);
+    await attached.close();
+    expect(told).toEqual([]);
+  });
+
   it("closed with requests that nobody answers: the nbd clients are let go", async () => {
     const server = await serve("disk=memory:1M");
     const attached = await attach(["disk"]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 export { FarpageError, IpAddress, type Memory } from "../base/index.js";
-export { localAddressTowards } from "../os/index.js";
+export { localAddressTowards, makeFolder } from "../os/index.js";
 export {
   type AccessRule,
   parseAccessFile,

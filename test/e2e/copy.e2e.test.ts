@@ -219,6 +219,9 @@ describe("a served folder", () => {
     expect(await code("files")).toBe("EROFS");
     expect(await code("nothing")).toBe("ENOENT");
     expect(await code("secret")).toBe("EACCES");
+    const mistyped = await copy(join(from, "fiel"), `rtrs://${SERVER}/files`).event("error");
+    expect(mistyped["code"]).toBe("ENOENT");
+    expect(mistyped["text"]).toContain(`there is no "${join(from, "fiel")}" here`);
     expect(readdirSync(root)).toEqual([]);
     expect(await server.stop()).toBe(0);
     expect(server.stderr).toContain(`rule \\"${CLIENT},volume=secret,none\\"`);

@@ -202,9 +202,18 @@ describe.runIf(hasTshark)("a trace of a session, in a stock tshark", () => {
       const bad = ["-Y", "!infiniband.bth || _ws.malformed || _ws.lua.error || rtrs.bad"];
       expect((await run("tshark", [...script, ...bad])).stdout).toBe("");
     }
+    // The later one lacks the set-up, and has told what to say instead.
+    const qpns = (await late.event("tracing"))["rtrsQpns"];
+    expect(qpns).toHaveLength(4);
+    const byHand = ["-o", `rtrs.qps:${qpns}`, "-o", "rtrs.depth:128"];
     const unnamed = ["-Y", "infiniband.bth.opcode <= 0x0b && !rtrs.message"];
-    const named = ["-n", "-X", `lua_script:${SCRIPT}`, "-r", file, ...unnamed];
-    expect((await run("tshark", named)).stdout).toBe("");
+    for (const [of, options] of [
+      [file, []],
+      [second, byHand],
+    ] as const) {
+      const named = ["-n", "-X", `lua_script:${SCRIPT}`, ...options, "-r", of, ...unnamed];
+      expect((await run("tshark", named)).stdout).toBe("");
+    }
   });
 
   it("a copy there and back → sound, every message of it named", async () => {

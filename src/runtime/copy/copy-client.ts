@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 // `farpage copy`, from its flags on: opens a host, copies, and tells how it went.
 
-import { mkdirSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, resolve } from "node:path";
 import { errnoName, FarpageError, type IpAddress, type Machine } from "../../base/index.js";
 import { type CopyOperand, nameOf, showByteText } from "../../copy/index.js";
-import { type BackendChoice, localAddressTowards, openCopyTree } from "../../os/index.js";
+import {
+  type BackendChoice,
+  localAddressTowards,
+  makeFolder,
+  openCopyTree,
+} from "../../os/index.js";
 import type { RtrsEnvironment } from "../../rtrs/index.js";
 import { Failure } from "../failure.js";
 import type { Log } from "../log.js";
@@ -180,7 +185,9 @@ class CopyClient {
     const name = names.join(", ");
     const server = `${this.destination}`;
     const reasons: Readonly<Record<string, string>> = {
-      ENOENT: `${server} has no "${name}": the first part is an export's name (serve --copy)`,
+      ENOENT:
+        `${server} has no "${name}": ` +
+        "neither an export of that first part (serve --copy), or no such file in it",
       EACCES: `no access rule of ${server} gives "${name}" to this client (its --allow)`,
       EROFS: `"${name}" of ${server} can only be read`,
       ENOSPC: `the disk of ${what.kind === "push" ? server : "this machine"} is full`,
@@ -243,6 +250,7 @@ function openOperands(paths: readonly string[], stack: Stack): CopyOperand[] {
       if (path === "") throw new FarpageError("EINVAL", "one of the things to copy has no name");
       const isInside = /(?:^|\/)\.{0,2}$/.test(path);
       const full = resolve(path);
+      mustBeThere(path, full);
       const name = isInside ? "" : basename(full);
       if (names.has(name) && name !== "") {
         throw new FarpageError("EEXIST", `two of the things to copy are called "${name}"`);
@@ -258,14 +266,15 @@ function openOperands(paths: readonly string[], stack: Stack): CopyOperand[] {
   return operands;
 }
 
-/** @throws FarpageError ENOTDIR, EACCES and others. */
-function makeFolder(path: string): void {
+/** Before anything is sent: a name that was mistyped is no file that could not be read. */
+function mustBeThere(path: string, full: string): void {
   try {
-    mkdirSync(path, { recursive: true });
+    lstatSync(full);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? "EIO";
-    const what = code === "EEXIST" ? "ENOTDIR" : code;
-    throw new FarpageError(what, `"${path}" can't be copied to: ${what}`, { cause: error });
+    const why =
+      code === "ENOENT" ? `there is no "${path}" here` : `can't look at "${path}": ${code}`;
+    throw new FarpageError(code, why, { cause: error });
   }
 }
 

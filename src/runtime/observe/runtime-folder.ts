@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Where control sockets are: a folder of this user, in which nobody else can put or open anything.
 
-import { lstatSync, mkdirSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FarpageError } from "../../base/index.js";
+import { makeFolder } from "../../os/index.js";
 
 /** Longest path of a Unix socket (sun_path, with its NUL), Linux and less elsewhere. */
 export const SOCKET_PATH_BYTES_MAX = 107;
@@ -18,15 +19,10 @@ export function runtimeFolder(): string {
 
 /**
  * Makes the folder unless it is there.
- * @throws FarpageError EACCES when somebody else could have a hand in it; others as mkdir.
+ * @throws FarpageError EACCES when somebody else could have a hand in it; others as makeFolder.
  */
 export function makeRuntimeFolder(folder: string): void {
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
-    throw new FarpageError(code, `can't make the folder ${folder}: ${code}`, { cause });
-  }
+  makeFolder(folder, 0o700);
   const facts = lstatSync(folder);
   const isOwn = process.getuid === undefined || facts.uid === process.getuid();
   if (!facts.isDirectory() || !isOwn || (facts.mode & 0o022) !== 0) {

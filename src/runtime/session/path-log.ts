@@ -23,7 +23,8 @@ export function tellOfPaths(
   };
   const downNumbers = new Set<number>();
   client.onPathDown = (path) => {
-    if (session.paths.length < 2) return;
+    // At its own end a session takes leave of all its paths: nothing to be told.
+    if (session.paths.length < 2 || session.state === "CLOSING") return;
     downNumbers.add(path.number);
     const connected = session.paths.filter(({ state }) => state === "CONNECTED").length;
     const rest = connected === 0 ? "no other is left" : `${connected} left`;
