@@ -8,11 +8,11 @@ import {
   ALLOCATE,
   MIGRATE,
   MOVE_RESULT,
-  NO_FRAME,
   PAGE_BLOCK_FRAMES,
   PAGE_BLOCK_ORDER,
   type PhysicalMemory,
 } from "../frames/index.js";
+import { leaveMovable, mustLeaveMovable } from "../pin/long-term.js";
 import { exponential, logNormal, poisson, uniform } from "./chance.js";
 import { FrameSet, type Ledger, NO_SLOT, type Slot } from "./frame-set.js";
 
@@ -185,8 +185,9 @@ export class KernelObjects {
 }
 
 /**
- * Buffers of programs, pinned for a device for as long as they live. As `Pinner` does it, but of
- * blocks: a process's pages are 4 KiB, and a policy may hand out nothing below 64 KiB.
+ * Buffers of programs, pinned for a device for as long as they live, by the same rule as the pins
+ * of a process (`pin/long-term.ts`). But they are no process's, whose pages are 4 KiB each: a
+ * policy may hand out nothing below 64 KiB.
  */
 export class PinnedBuffers {
   /** Buffers that could not be moved out of movable memory, and so were not pinned. */
@@ -231,17 +232,10 @@ export class PinnedBuffers {
     return true;
   }
 
-  /** Before a long-term pin a frame goes where the unmovable are; a whole block may stay. */
   private leaveMovable(slot: Slot): boolean {
     const { memory } = this.home;
-    const pfn = this.set.pfnOf(slot);
-    const order = memory.orderOf(pfn);
-    if (!memory.policy.migrateBeforeLongTermPin || order >= PAGE_BLOCK_ORDER) return true;
-    const to = memory.allocate(order, MIGRATE.UNMOVABLE);
-    if (to === NO_FRAME) return false;
-    if (memory.move(this.set.pfnOf(slot), to) === MOVE_RESULT.DONE) return true;
-    memory.put(to);
-    return false;
+    if (!mustLeaveMovable(memory, this.set.pfnOf(slot))) return true;
+    return leaveMovable(memory, () => this.set.pfnOf(slot)) === MOVE_RESULT.DONE;
   }
 }
 

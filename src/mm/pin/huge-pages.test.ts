@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 import { expect, test } from "vitest";
+import { MOVE_RESULT } from "../frames/index.js";
 import { ACCESS, PROT } from "../space/index.js";
 import { checkAll, errorOf, PAGE, smallHost } from "./pin.fixture.js";
 
@@ -79,4 +80,35 @@ test("2 MiB pages of which one area may only be read: no further than the other"
   checkAll(host);
   reading.release();
   checkAll(host);
+});
+
+test("2 MiB pages: a long-term pin leaves the block where it is, and movable afterwards", () => {
+  const { host, space, address } = hugeProcess();
+  const { memory, pinner } = host;
+  const head = space.lookup(address / PAGE);
+  const pin = pinner.pinForLongTermDma(space, address, HUGE, ACCESS.WRITE);
+  expect(pin.runs).toEqual([{ pfn: head, count: HUGE / PAGE }]);
+  expect(pinner.framesMoved).toBe(0);
+  expect(memory.move(head)).toBe(MOVE_RESULT.PINNED);
+  // A second region of a part of it.
+  const part = pinner.pinForLongTermDma(space, address + 3 * PAGE, PAGE, ACCESS.WRITE);
+  expect(part.runs).toEqual([{ pfn: head + 3, count: 1 }]);
+  checkAll(host);
+  part.release(false);
+  pin.release(true);
+  // No other block of 2 MiB is free: but it could go.
+  expect(memory.judge(head)).toBe(MOVE_RESULT.DONE);
+  checkAll(host);
+});
+
+test("2 MiB pages: a part is not pinned for long while a transfer has all of the block", () => {
+  const { host, space, address } = hugeProcess();
+  const transfer = host.pinner.pinForShortDma(space, address, HUGE, ACCESS.WRITE);
+  const pin = () => host.pinner.pinForLongTermDma(space, address + PAGE, PAGE, ACCESS.WRITE);
+  expect(errorOf(pin)).toMatchObject({ reason: "migration-busy", address: address + PAGE });
+  transfer.release(false);
+  const part = pin();
+  expect(host.memory.orderOf(space.lookup(address / PAGE))).toBe(0);
+  checkAll(host);
+  part.release(false);
 });

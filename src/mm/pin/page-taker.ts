@@ -8,8 +8,8 @@ import { assert } from "../../base/index.js";
 import {
   FRAME_BYTES,
   FRAME_FLAG,
-  MIGRATE,
   MOVE_RESULT,
+  type MoveResult,
   NO_FRAME,
   type Pfn,
   type PhysicalMemory,
@@ -32,6 +32,7 @@ import {
 import type { PinAccount } from "./account.js";
 import { checkIntent, INTENT } from "./intent.js";
 import type { DmaDevice, FileLease, PeerMemory } from "./interfaces.js";
+import { leaveMovable, mustLeaveMovable } from "./long-term.js";
 import { PinError, type PinReason } from "./pin-error.js";
 
 /** Times that a page is looked at again after it was moved, or after a fault that said so. */
@@ -159,7 +160,7 @@ export class PageTaker {
       this.checkLease(request, page, pfn);
       if (this.isSettled(request, page, end, pfn)) return pfn;
     }
-    throw migrationBusy(page, "it is moved again and again");
+    throw migrationBusy(page, MOVE_RESULT.DONE);
   }
 
   private present(request: TakeRequest, page: number): Pfn {
@@ -241,8 +242,8 @@ export class PageTaker {
   }
 
   /**
-   * Whether the frame may be pinned for long where it is. What is movable leaves its block first:
-   * pinned there, it would keep 2 MiB from ever being one block again.
+   * Whether the frame may be pinned for long where it is. What is movable leaves its page block
+   * first, unless it is all of it.
    * @returns false: look again, it is elsewhere now.
    */
   private isSettled(request: TakeRequest, page: number, end: number, pfn: Pfn): boolean {
@@ -250,33 +251,42 @@ export class PageTaker {
     if (memory.zoneOf(pfn).kind !== ZONE.NORMAL) return true;
     const head = memory.headOf(pfn);
     const order = memory.orderOf(pfn);
-    const isMovable = memory.mobilityOf(pfn) === MIGRATE.MOVABLE;
     const isWhole = pfn === head && page + 2 ** order <= end;
     // A part of it is wanted: the rest is not to be pinned along.
     if (!isWhole && breakUp(memory, head)) return false;
-    if (!isMovable || !memory.policy.migrateBeforeLongTermPin) return true;
-    this.moveAway(request.space, page, head, order);
-    return false;
+    if (mustLeaveMovable(memory, head)) {
+      this.moveAway(request.space, page, pfn);
+      return false;
+    }
+    if (!isWhole && order === LEAF_ORDER) this.checkPart(request, page, head);
+    return true;
   }
 
-  private moveAway(space: AddressSpace, page: number, head: Pfn, order: number): void {
+  /**
+   * Of a block that somebody holds whole, a part is pinned where that costs nothing: somebody has
+   * pinned it for long. Else all of it would stay for the part, when who holds it has let go.
+   */
+  private checkPart({ account }: TakeRequest, page: number, head: Pfn): void {
     const { memory } = this;
-    const isStill = () => isHeldIn(memory, space, page, head);
-    const target = memory.allocate(order, MIGRATE.UNMOVABLE);
-    if (target === NO_FRAME) {
-      if (breakUp(memory, head)) return;
+    if (!memory.policy.migrateBeforeLongTermPin) return;
+    if (account.counts.missing(head, 2 ** LEAF_ORDER) < 2 ** LEAF_ORDER) return;
+    throw migrationBusy(page, memory.isPinned(head) ? MOVE_RESULT.PINNED : MOVE_RESULT.BUSY);
+  }
+
+  private moveAway(space: AddressSpace, page: number, pfn: Pfn): void {
+    const { memory } = this;
+    const frames = 2 ** memory.orderOf(pfn);
+    const result = leaveMovable(memory, () => {
+      const now = space.lookup(page);
+      return now === NO_FRAME ? NO_FRAME : memory.headOf(now);
+    });
+    if (result === MOVE_RESULT.DONE) {
+      this.framesMoved += frames;
+    } else if (space.lookup(page) === pfn) {
+      if (result !== MOVE_RESULT.NO_MEMORY) throw migrationBusy(page, result);
       const what = "there is no memory for it outside the movable blocks";
       throw new PinError("out-of-memory", page * FRAME_BYTES, what, MORE_MEMORY);
     }
-    // What was allocated may have been emptied by moving this very page.
-    const result = isStill() ? memory.move(head, target) : MOVE_RESULT.BUSY;
-    if (result === MOVE_RESULT.DONE) {
-      this.framesMoved += 2 ** order;
-      return;
-    }
-    memory.put(target);
-    if (!isStill()) return;
-    throw migrationBusy(page, MOVE_HINDRANCES[result] as string);
   }
 
   private checkRange(request: TakeRequest): void {
@@ -294,14 +304,16 @@ export class PageTaker {
 
 const MORE_MEMORY = "free memory, or give the host more";
 
+/** What came of the last try to move a page. */
 const MOVE_HINDRANCES: Readonly<Record<number, string>> = {
+  [MOVE_RESULT.DONE]: "it is moved again and again",
   [MOVE_RESULT.PINNED]: "a transfer that is under way has pinned it",
   [MOVE_RESULT.BUSY]: "somebody beside the process holds it, or it is being written back",
-  [MOVE_RESULT.NO_MEMORY]: "there is no memory to move it to",
   [MOVE_RESULT.UNMOVABLE]: "nobody knows who uses it",
 };
 
-function migrationBusy(page: number, why: string): PinError {
+function migrationBusy(page: number, result: MoveResult): PinError {
+  const why = MOVE_HINDRANCES[result] as string;
   const what = `the page must leave movable memory before it is pinned for long, and can't: ${why}`;
   return new PinError("migration-busy", page * FRAME_BYTES, what, "try again");
 }
@@ -311,11 +323,6 @@ export function breakUp(memory: PhysicalMemory, head: Pfn): boolean {
   if (memory.orderOf(head) !== LEAF_ORDER || memory.isPinned(head)) return false;
   const owner = memory.ownerOf(head);
   return owner instanceof AnonGroup && owner.breakUp(head);
-}
-
-function isHeldIn(memory: PhysicalMemory, space: AddressSpace, page: number, head: Pfn): boolean {
-  const pfn = space.lookup(page);
-  return pfn !== NO_FRAME && memory.headOf(pfn) === head;
 }
 
 /** What an area's protection has against an access; READY for nothing. */
