@@ -62,8 +62,12 @@ export interface AttachLaneOptions {
 /** NBD clients at once where nobody says how many. */
 const NBD_CONNECTION_COUNT_MAX = 16;
 const CONNECT_TIMEOUT_MS = 30_000;
-/** A client that died holds its volume until the server has missed it; we wait for that. */
-const BUSY_RETRY_MS = 12_000;
+/**
+ * A client that died holds its volume until the server has missed it; we wait for that. The server
+ * says a word to it within 5 s, and gives up after eight timeouts of 0.54 s, of up to 2.15 s each
+ * where answers have been slow.
+ */
+const BUSY_RETRY_MS = 25_000;
 /** How often an attempt to attach is looked at for whether it can come to anything. */
 const LOOK_MS = 50;
 const BUSY_PAUSE_MS = 500;
@@ -313,6 +317,8 @@ async function openVolume(
   const { target } = options;
   const server = `${target.addresses[0]} port ${target.port}`;
   const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+  const patienceMs = Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS);
+  let isTold = false;
   for (;;) {
     const end = hopeless(opening, name, server, startMs + timeoutMs);
     try {
@@ -324,9 +330,16 @@ async function openVolume(
     } catch (error) {
       const isBusy = error instanceof FarpageError && /^(EPERM|EBUSY)$/.test(error.code);
       const waitedMs = performance.now() - startMs + BUSY_PAUSE_MS;
-      if (!isBusy || waitedMs > Math.min(BUSY_RETRY_MS, timeoutMs - BUSY_PAUSE_MS)) {
+      if (!isBusy || waitedMs > patienceMs) {
         throw isRefused(opening) ? error : explain(error, name, server);
       }
+      if (!isTold) {
+        const seconds = Math.round(patienceMs / 1000);
+        options.log.warn(
+          `"${name}" is held by another client; tries for ${seconds} s, in case it has died`,
+        );
+      }
+      isTold = true;
       await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
     } finally {
       end.stop();
