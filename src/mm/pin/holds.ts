@@ -42,6 +42,8 @@ export abstract class Hold {
   readonly isPinned: boolean;
   private readonly state: HoldState;
   private isOver = false;
+  /** By the CPU, through the hold itself. */
+  private isWritten = false;
 
   /** Pinner only. */
   constructor(state: HoldState) {
@@ -70,6 +72,7 @@ export abstract class Hold {
     assert(this.purpose === purpose, `pages taken for ${this.purpose} are released as that`);
     assert(!this.isOver, "pages are released once");
     assert(!isDirty || this.access === ACCESS.WRITE, "what could only be read was not written");
+    assert(isDirty || !this.isWritten, "what was written is dirty");
     this.isOver = true;
     this.state.end(this, isDirty);
   }
@@ -77,6 +80,7 @@ export abstract class Hold {
   protected copy(offset: number, bytes: Uint8Array, isWrite: boolean): void {
     assert(!this.isOver, "pages are copied while they are held");
     assert(offset >= 0 && offset + bytes.length <= this.length, "a copy stays in what is held");
+    if (isWrite) this.isWritten = true;
     const { memory } = this.state;
     let skip = (this.address % 4096) + offset;
     let done = 0;

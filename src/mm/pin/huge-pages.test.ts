@@ -112,3 +112,24 @@ test("2 MiB pages: a part is not pinned for long while a transfer has all of the
   checkAll(host);
   part.release(false);
 });
+
+test("2 MiB pages unmapped in part while they are held: free when they are let go", () => {
+  const { host, space, address } = hugeProcess();
+  const { memory, pinner } = host;
+  const head = space.lookup(address / PAGE);
+  const free = memory.freeFrames;
+  const takes = [
+    () => pinner.pinForShortDma(space, address, HUGE, ACCESS.WRITE),
+    () => pinner.borrowForCpuCopy(space, address + HUGE, HUGE, ACCESS.WRITE),
+  ];
+  for (const [i, take] of takes.entries()) {
+    const hold = take();
+    space.unmap(address + i * HUGE + 5 * PAGE, 3 * PAGE);
+    expect(memory.freeFrames).toBe(free + 3 * i);
+    hold.release(false);
+    expect(memory.freeFrames).toBe(free + 3 * (i + 1));
+    checkAll(host);
+  }
+  expect(space.lookup(address / PAGE)).toBe(head);
+  expect(memory.orderOf(head)).toBe(0);
+});

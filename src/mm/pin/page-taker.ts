@@ -124,7 +124,17 @@ export class PageTaker {
     // Before the pin goes: a writeback between the two would take the page for a clean one.
     if (isDirty && memory.zoneOf(pfn).kind === ZONE.NORMAL) memory.setFlag(pfn, FRAME_FLAG.DIRTY);
     if ((intent & INTENT.PIN) !== 0) memory.unpin(pfn, frames);
-    memory.put(pfn, frames);
+    if (!memory.put(pfn, frames)) this.endPart(pfn);
+  }
+
+  /**
+   * A 2 MiB block that was unmapped in part while it was held could not be taken apart then. Of
+   * one that is mapped whole every page has a reference.
+   */
+  private endPart(pfn: Pfn): void {
+    const { manager, memory } = this;
+    if (memory.orderOf(pfn) !== LEAF_ORDER || manager.isChanging) return;
+    if (memory.referencesOf(pfn) < 2 ** LEAF_ORDER) breakUp(memory, memory.headOf(pfn));
   }
 
   /**
@@ -269,7 +279,7 @@ export class PageTaker {
   private checkPart({ account }: TakeRequest, page: number, head: Pfn): void {
     const { memory } = this;
     if (!memory.policy.migrateBeforeLongTermPin) return;
-    if (account.counts.missing(head, 2 ** LEAF_ORDER) < 2 ** LEAF_ORDER) return;
+    if (account.hasSome(head, 2 ** LEAF_ORDER)) return;
     throw migrationBusy(page, memory.isPinned(head) ? MOVE_RESULT.PINNED : MOVE_RESULT.BUSY);
   }
 

@@ -237,7 +237,7 @@ export class Pinner {
     intent: number,
   ): TakeRequest {
     assert(space.manager === this.manager, "a host pins the memory of its own processes");
-    const account = this.accounts.get(space) ?? new PinAccount();
+    const account = this.accounts.get(space) ?? new PinAccount(this.memory.policy.baseShift);
     return { space, address, length, access, intent, device: null, lease: null, account };
   }
 

@@ -4,7 +4,7 @@
 import { assert } from "../../base/index.js";
 import { FRAME_STATE, type Pfn, type PhysicalMemory } from "../frames/index.js";
 import { ACCESS, type AddressSpace } from "../space/index.js";
-import type { PinAccount } from "./account.js";
+import { PinAccount } from "./account.js";
 import { FrameCounts } from "./frame-counts.js";
 import type { Hold } from "./holds.js";
 import type { PinPurpose } from "./options.js";
@@ -84,7 +84,7 @@ export function checkPins(
 ): Map<Pfn, number> {
   const references = new Map<Pfn, number>();
   const pins = new Map<Pfn, number>();
-  const charges = new Map<AddressSpace, FrameCounts>();
+  const charges = new Map<AddressSpace, PinAccount>();
   let frames = 0;
   for (const hold of holds) {
     assert(!hold.isReleased, "what is listed is held");
@@ -94,7 +94,10 @@ export function checkPins(
         frames++;
         references.set(head, (references.get(head) ?? 0) + 1);
         if (hold.isPinned) pins.set(head, (pins.get(head) ?? 0) + 1);
-        if (hold.purpose === "long-term-dma") chargesOf(charges, hold.space).add(frame);
+        if (hold.purpose !== "long-term-dma") continue;
+        const account = charges.get(hold.space) ?? new PinAccount(memory.policy.baseShift);
+        charges.set(hold.space, account);
+        account.charge(frame, 1, Number.POSITIVE_INFINITY);
       }
     }
   }
@@ -102,15 +105,6 @@ export function checkPins(
   checkFramePins(memory, pins);
   checkAccounts(charges, accounts);
   return references;
-}
-
-function chargesOf(charges: Map<AddressSpace, FrameCounts>, space: AddressSpace): FrameCounts {
-  let counts = charges.get(space);
-  if (counts === undefined) {
-    counts = new FrameCounts();
-    charges.set(space, counts);
-  }
-  return counts;
 }
 
 /** Every frame of the host has just the pins of what is held. */
@@ -130,14 +124,14 @@ function checkFramePins(memory: PhysicalMemory, expected: ReadonlyMap<Pfn, numbe
 }
 
 function checkAccounts(
-  charges: ReadonlyMap<AddressSpace, FrameCounts>,
+  charges: ReadonlyMap<AddressSpace, PinAccount>,
   accounts: ReadonlyMap<AddressSpace, PinAccount>,
 ): void {
   for (const [space, account] of accounts) {
-    const counts = charges.get(space);
-    assert(counts !== undefined, "an account without pins is closed");
-    assert(account.counts.frameCount === counts.frameCount, "each pinned frame is charged once");
-    assert(account.chargedBytes <= space.limits.lockedBytesMax, "limits are kept");
+    const anew = charges.get(space);
+    assert(anew !== undefined, "an account without pins is closed");
+    assert(account.chargedBytes === anew.chargedBytes, "each pinned frame is charged once");
+    assert(account.chargedBytes <= account.bytesMax, "limits are kept");
   }
   assert(charges.size === accounts.size, "who has pinned for long has an account");
 }
