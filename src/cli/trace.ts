@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT
 // `farpage trace`: what a running instance sends and receives, as pcapng.
 
-import { type FileHandle, open } from "node:fs/promises";
-import { FarpageError, type Instance, receiveTrace } from "../runtime/index.js";
+import {
+  FarpageError,
+  type Instance,
+  openTraceFile,
+  receiveTrace,
+  type TraceSink,
+} from "../runtime/index.js";
 import { findInstance } from "./instances.js";
 import { checkOptions, TRACE_OPTIONS } from "./options.js";
 import type { Reporter } from "./reporter.js";
@@ -15,12 +20,9 @@ const RTRS_COMMANDS: ReadonlySet<string> = new Set(["up", "serve", "attach", "co
 const DEPTH = 128;
 
 /** Where the bytes go. */
-interface Output {
+interface Output extends TraceSink {
   /** Told to people; null: to standard output, which is the trace's own. */
   readonly name: string | null;
-  /** Takes whole blocks. @throws FarpageError ENOSPC and the like, naming the file; EPIPE. */
-  write(bytes: Uint8Array): Promise<void>;
-  end(): Promise<void>;
   /** Settles when nobody reads any more. */
   readonly gone: Promise<void>;
 }
@@ -37,7 +39,7 @@ export async function runTrace(
   const stop = new StopSignal();
   const instance = await findInstance(target, options.data);
   const rtrsQpns = await rtrsQpnsOf(instance);
-  const output = options.write === "-" ? standardOutput() : await openFile(options.write);
+  const output = options.write === "-" ? standardOutput() : await fileAt(options.write);
   const peers = options.filter.flatMap((part) => (typeof part === "number" ? [] : [String(part)]));
   const qpns = options.filter.filter((part) => typeof part === "number");
   let timer: NodeJS.Timeout | undefined;
@@ -112,38 +114,8 @@ function tellStart(
   }
 }
 
-async function openFile(path: string): Promise<Output> {
-  let file: FileHandle;
-  const failure = (cause: unknown) => {
-    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
-    return new FarpageError(code, `can't write ${path}: ${code}`, { cause });
-  };
-  try {
-    file = await open(path, "w", 0o600);
-  } catch (cause) {
-    throw failure(cause);
-  }
-  let wholeBytes = 0;
-  return {
-    name: path,
-    gone: new Promise(() => {}),
-    async write(bytes) {
-      try {
-        for (let at = 0; at < bytes.length; ) {
-          at += (await file.write(bytes, at, bytes.length - at)).bytesWritten;
-        }
-      } catch (cause) {
-        throw failure(cause);
-      }
-      wholeBytes += bytes.length;
-    },
-    async end() {
-      const facts = await file.stat();
-      // A full disk has taken a part: half a block at the end would be an error to every reader.
-      if (facts.isFile() && facts.size > wholeBytes) await file.truncate(wholeBytes);
-      await file.close();
-    },
-  };
+async function fileAt(path: string): Promise<Output> {
+  return { name: path, gone: new Promise(() => {}), ...(await openTraceFile(path)) };
 }
 
 function standardOutput(): Output {

@@ -46,11 +46,13 @@ export {
   MEMORY_STATISTICS,
   type MemoryStatistics,
   type ObserveOptions,
+  openTraceFile,
   receiveTrace,
   type SessionControlRequest,
   STATISTICS,
   type TraceControlRequest,
   type TraceResult,
+  type TraceSink,
 } from "./observe/index.js";
 export { type PciMachine, readPciMachine } from "./pci-machine.js";
 export { type ExportedVolume, ServerHost, type ServerHostOptions } from "./server-host.js";

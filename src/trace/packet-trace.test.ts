@@ -280,6 +280,24 @@ describe("PacketTrace", () => {
   });
 });
 
+describe("PacketTrace.peekBlocks", () => {
+  it("as many whole blocks as fit, and one that does not", () => {
+    const { trace } = new Recorder();
+    const { ring } = trace;
+    expect(trace.peekBlocks(1 << 20)).toBe(ring.peek());
+    ring.consume(ring.readLength);
+    expect(trace.peekBlocks(1000)).toBe(0);
+    const bytes = packet(OWN, PEER, 100, 0);
+    for (let i = 0; i < 5; i++) trace.onSent(flowTo(PEER, 0), bytes, 0, bytes.length, 0);
+    const one = ring.peek() / 5;
+    expect(trace.peekBlocks(5 * one)).toBe(5 * one);
+    expect(trace.peekBlocks(5 * one - 1)).toBe(4 * one);
+    expect(trace.peekBlocks(2 * one)).toBe(2 * one);
+    expect(trace.peekBlocks(one)).toBe(one);
+    expect(trace.peekBlocks(1)).toBe(one);
+  });
+});
+
 describe("Timestamp", () => {
   it("any time of day and any nanosecond → exact 64 bits", () => {
     for (const epochMs of [0, 1, 1_764_000_000_123, 4_294_967_296_000, 0x1_ffff_ffff]) {

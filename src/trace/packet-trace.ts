@@ -18,6 +18,7 @@ import { ByteRing } from "./byte-ring.js";
 import { headerBytesOf, writeReceivedHeaders, writeSentHeaders } from "./datagram.js";
 import type { PacketFilter } from "./filter.js";
 import {
+  blockBytesAt,
   INTERFACE_BYTES_MAX,
   type InterfaceStatistics,
   PACKET_FLAG,
@@ -177,6 +178,22 @@ export class PacketTrace implements LinkTap {
     });
     this.ring.commit(end);
     return true;
+  }
+
+  /**
+   * Finds whole blocks that can be read in one piece, as `ring.peek` does bytes; at most `bytesMax`
+   * of them, unless the first block is longer. @returns their length, 0 for none.
+   */
+  peekBlocks(bytesMax: number): number {
+    const { ring } = this;
+    const length = ring.peek();
+    if (length <= bytesMax) return length;
+    for (let end = 0; ; ) {
+      const next = end + blockBytesAt(ring.view, ring.readOffset + end);
+      if (next > bytesMax && end > 0) return end;
+      end = next;
+      if (end >= bytesMax) return end;
+    }
   }
 
   private writeHead(length: number): void {

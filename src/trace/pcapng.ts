@@ -215,6 +215,11 @@ function pad(view: DataView, at: number): number {
   return end;
 }
 
+/** Length of the block that begins at `at`. */
+export function blockBytesAt(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true);
+}
+
 /** Type and length in front of the block, the length once more behind it. */
 function endBlock(view: DataView, at: number, end: number, type: number): number {
   const length = end + 4 - at;

@@ -355,6 +355,24 @@ describe.runIf(hasDisk)("a tracer in trouble, and its instance", () => {
   });
 });
 
+describe("--trace FILE", () => {
+  it("its disk takes no more → the file is whole blocks, the command goes on", async () => {
+    const file = join(path, "x.pcapng");
+    // What a full disk does, to whoever may write 64 KiB: the last write is taken in part.
+    const limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash"];
+    const server = new Farpage(["rping", "--server", "--address", ONE], env);
+    await server.event("ready");
+    const args = ["rping", "--client", ONE, "--address", TWO, "-C", "20", "-S", "9000"];
+    const client = new Farpage([...args, "--trace", file], env, limited);
+    expect(await client.exited, client.stderr).toBe(0);
+    expect(await server.exited).toBe(0);
+    expect(client.stderr).toContain(`can't write ${file}: EFBIG`);
+    const bytes = new Uint8Array(readFileSync(file));
+    expect(bytes.length).toBeLessThan(65_536);
+    expect(readPcapng(bytes).packets.length).toBeGreaterThan(0);
+  });
+});
+
 describe("farpage stat", () => {
   it("by process id, command, address, socket → counters; by nothing → which one?", async () => {
     const none = new Farpage(["stat"], env);

@@ -151,6 +151,29 @@ describe("a trace from the first packet on", () => {
     expect(bytesOf(right, "in")).toEqual(bytesOf(left, "out"));
   });
 
+  it("a file that is slow → whatever ends the process, it has whole blocks", async () => {
+    const a = await observedHost("a");
+    const writes: Buffer[] = [];
+    let begin = (): void => {};
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    const write = async (bytes: Uint8Array) => {
+      writes.push(Buffer.from(bytes));
+      // What comes meanwhile is more than one write takes.
+      await begun;
+    };
+    const session = a.stack.observer?.traces.start({}, { write, end: async () => {} });
+    await talk(a, await observedHost("b"), 10, 100_000);
+    begin();
+    session?.stop();
+    await session?.done;
+    expect(writes.length).toBeGreaterThan(4);
+    for (let count = 1; count <= writes.length; count++) {
+      readPcapng(new Uint8Array(Buffer.concat(writes.slice(0, count))));
+    }
+  });
+
   it.runIf(existsSync("/dev/full"))("its disk is full → told once, the host goes on", async () => {
     const errors: string[] = [];
     const a = await openHost({

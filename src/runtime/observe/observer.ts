@@ -16,8 +16,9 @@ import {
 } from "./protocol.js";
 import { runtimeFolder } from "./runtime-folder.js";
 import { type HostStatistics, mergeStatistics, statisticsOf } from "./statistics.js";
+import { openTraceFile } from "./trace-file.js";
 import { TraceMerge } from "./trace-merge.js";
-import { openTraceFile, type TraceRequest, type TraceSink, Traces } from "./trace-session.js";
+import { type TraceRequest, type TraceSink, Traces } from "./trace-session.js";
 import type { TracedLink } from "./traced-link.js";
 
 /** How a host lets itself be looked at. Part of the options of every kind of host. */

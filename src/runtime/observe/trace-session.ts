@@ -3,7 +3,6 @@
 // socket whenever Node's event loop turns. The data path copies a packet into the ring and does
 // nothing else; a sink that is slow, full or gone costs packets of its trace only.
 
-import { type FileHandle, open } from "node:fs/promises";
 import { FarpageError } from "../../base/index.js";
 import { createCrc32, monotonicNs } from "../../os/index.js";
 import {
@@ -16,7 +15,10 @@ import type { TracedLink } from "./traced-link.js";
 
 /** Where a trace goes. */
 export interface TraceSink {
-  /** Borrows `bytes` until the promise settles; rejects when nothing more can be written. */
+  /**
+   * Whole blocks. Borrows `bytes` until the promise settles; rejects when nothing more can be
+   * written.
+   */
   write(bytes: Uint8Array): Promise<void>;
   /** Everything is written. */
   end(): Promise<void>;
@@ -112,8 +114,9 @@ export class TraceSession {
   private async writeAll(): Promise<void> {
     const { ring } = this.trace;
     for (let isEndWritten = false; !this.isAborted; ) {
-      if (ring.peek() > 0) {
-        const length = Math.min(ring.readLength, WRITE_BYTES_MAX);
+      // Whatever ends this process, what it has written is whole blocks.
+      const length = this.trace.peekBlocks(WRITE_BYTES_MAX);
+      if (length > 0) {
         await this.sink.write(ring.bytes.subarray(ring.readOffset, ring.readOffset + length));
         ring.consume(length);
       } else if (isEndWritten) {
@@ -172,26 +175,4 @@ export class Traces {
     clearTimeout(timer);
     for (const session of sessions) session.abort();
   }
-}
-
-/**
- * A file to trace into, made anew and readable by its owner alone.
- * @throws FarpageError EACCES, ENOENT, ... naming the file.
- */
-export async function openTraceFile(path: string): Promise<TraceSink> {
-  let file: FileHandle;
-  try {
-    file = await open(path, "w", 0o600);
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code ?? "EIO";
-    throw new FarpageError(code, `can't write the trace ${path}: ${code}`, { cause });
-  }
-  return {
-    async write(bytes) {
-      for (let at = 0; at < bytes.length; ) {
-        at += (await file.write(bytes, at, bytes.length - at)).bytesWritten;
-      }
-    },
-    end: () => file.close(),
-  };
 }
