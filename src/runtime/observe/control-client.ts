@@ -13,7 +13,7 @@ import {
   REPLY,
   REPLY_BYTES_MAX,
 } from "./protocol.js";
-import { runtimeFolder } from "./runtime-folder.js";
+import { checkRuntimeFolder, runtimeFolder } from "./runtime-folder.js";
 
 /** How long an instance may take to answer. */
 const ANSWER_MS = 5_000;
@@ -187,8 +187,10 @@ export async function helloOf(path: string): Promise<Instance> {
 /**
  * Instances of this user, by process id. What a killed process has left is removed.
  * @param folder default: `runtimeFolder()`.
+ * @throws FarpageError EACCES when somebody else could have put a socket there.
  */
 export async function listInstances(folder = runtimeFolder()): Promise<Instance[]> {
+  checkRuntimeFolder(folder);
   let names: string[];
   try {
     names = readdirSync(folder).filter((name) => /^\d+(-\d+)?\.sock$/.test(name));

@@ -131,14 +131,19 @@ export class ControlConnection {
     this.isFull = true;
     this.socket.pause();
     answer
-      .then((own) => this.send(own))
-      .catch((error) => this.refuseWith(error))
-      .finally(() => {
-        if (this.isRefused) return;
+      .then((own) => {
         this.isFull = false;
-        this.socket.resume();
-        this.take("");
-      });
+        this.send(own);
+        if (!this.isFull) this.goOn();
+      })
+      .catch((error) => this.refuseWith(error));
+  }
+
+  /** It may say more, and what it has said already is looked at. */
+  private goOn(): void {
+    this.isFull = false;
+    this.socket.resume();
+    this.take("");
   }
 
   private refuseWith(error: unknown): void {
@@ -149,11 +154,7 @@ export class ControlConnection {
   private waitForRoom(): void {
     this.isFull = true;
     this.socket.pause();
-    this.socket.once("drain", () => {
-      this.isFull = false;
-      this.socket.resume();
-      this.take("");
-    });
+    this.socket.once("drain", () => this.goOn());
   }
 
   private refuse(code: string, text: string): void {

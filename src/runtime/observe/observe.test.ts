@@ -21,7 +21,7 @@ import { type Host, openHost } from "../host.js";
 import { SILENT_LOG } from "../log.js";
 import { loopback } from "../loopback.fixture.js";
 import { ControlClient, helloOf, type Instance, listInstances } from "./control-client.js";
-import { ControlServer } from "./control-server.js";
+import { type ControlAnswer, ControlServer } from "./control-server.js";
 import { STATISTICS } from "./statistics.js";
 import { receiveTrace } from "./trace-client.js";
 
@@ -325,10 +325,14 @@ describe("the control socket", () => {
     expect((await listInstances(folder)).map(({ pid }) => pid)).toEqual([81, 82, 83]);
   });
 
-  it("an asker that takes no answers → its further requests wait, all are answered", async () => {
+  it.each([
+    ["at once", (answer: ControlAnswer) => answer],
+    ["later", (answer: ControlAnswer) => Promise.resolve(answer)],
+  ])("an asker that takes no answers, given %s → its further requests wait", async (_, give) => {
     let count = 0;
     const text = "x".repeat(1 << 20);
-    const server = await ControlServer.open(folder, () => ({ reply: { number: count++, text } }));
+    const answer = () => give({ reply: { number: count++, text } });
+    const server = await ControlServer.open(folder, answer);
     const [asked, line] = [50, '{"request":"hello"}\n'];
     const socket = connect(server.path);
     socket.pause();
@@ -395,6 +399,7 @@ describe("the control socket", () => {
     chmodSync(loose, 0o777);
     const answer = () => ({ reply: {} });
     await expect(ControlServer.open(loose, answer)).rejects.toMatchObject({ code: "EACCES" });
+    await expect(listInstances(loose)).rejects.toMatchObject({ code: "EACCES" });
     const host = await openHost({
       addresses: [loopback(++lastAddress)],
       control: { name: "a", folder: loose },

@@ -23,7 +23,16 @@ export function runtimeFolder(): string {
  */
 export function makeRuntimeFolder(folder: string): void {
   makeFolder(folder, 0o700);
-  const facts = lstatSync(folder);
+  checkRuntimeFolder(folder);
+}
+
+/**
+ * Whoever else could put a socket there would be taken for an instance of this user's.
+ * @throws FarpageError EACCES when somebody else could have a hand in the folder.
+ */
+export function checkRuntimeFolder(folder: string): void {
+  const facts = lstatSync(folder, { throwIfNoEntry: false });
+  if (facts === undefined) return;
   const isOwn = process.getuid === undefined || facts.uid === process.getuid();
   if (!facts.isDirectory() || !isOwn || (facts.mode & 0o022) !== 0) {
     throw new FarpageError(
