@@ -89,6 +89,22 @@ export class TestSpace implements DemandSpace, RegionPinner {
     return page !== undefined && (!isWrite || page.canWrite);
   }
 
+  nextMapped(vpn: number, end: number): number {
+    return this.nextOf(vpn, end, () => true);
+  }
+
+  nextPresent(vpn: number, end: number): number {
+    return this.nextOf(vpn, end, ({ pfn }) => pfn !== NO_FRAME);
+  }
+
+  private nextOf(vpn: number, end: number, isMeant: (page: Page) => boolean): number {
+    let next = end;
+    for (const [at, page] of this.pages) {
+      if (at >= vpn && at < next && isMeant(page)) next = at;
+    }
+    return next === end ? -1 : next;
+  }
+
   deviceFrame(vpn: number, isWrite: boolean): Pfn {
     this.faultCount++;
     if (this.refusals > 0) {

@@ -222,6 +222,40 @@ describe("on-demand pages", () => {
     space.unmap(VPN + 7);
     expect(pages.advise(6, 2, ADVICE.PREFETCH, true)).toBe(false);
   });
+
+  it("advice about the whole address space: what is mapped, or there, is looked at alone", () => {
+    const { regions, space, queue, settle } = demand(2);
+    space.map(VPN + 2 ** 20, 3);
+    const all = regions.registerAll(true) as DemandPages;
+    expect(all.advise(0, all.pageCount, ADVICE.PREFETCH_NO_FAULT, false)).toBe(true);
+    expect([space.faultCount, all.presentCount]).toEqual([0, 3]);
+    all.advise(0, all.pageCount, ADVICE.PREFETCH_WRITE, false);
+    expect(queue.count).toBe(2);
+    settle();
+    expect([space.faultCount, all.presentCount]).toEqual([2, 5]);
+    space.mapAbsent(VPN + 2 ** 21, 2);
+    // Not all of it can be had: most is not mapped.
+    expect(all.advise(0, all.pageCount, ADVICE.PREFETCH, true)).toBe(false);
+    expect(all.presentCount).toBe(7);
+    expect(all.advise(VPN + 2 ** 21, 2, ADVICE.PREFETCH, true)).toBe(true);
+    expect(queue.counters.failed).toBe(0);
+    all.release();
+  });
+
+  it("advice at once ends where memory does", () => {
+    const { pages, space } = demand(8, true, 2);
+    expect(pages.advise(0, 8, ADVICE.PREFETCH, true)).toBe(false);
+    expect([space.faultCount, pages.presentCount]).toEqual([3, 2]);
+  });
+
+  it("a fault brings in nothing behind the end of a mapping", () => {
+    const { pages, queue, space, settle } = demand(8);
+    space.unmap(VPN + 3);
+    pages.fault(1, 6, true);
+    expect(queue.count).toBe(5);
+    settle();
+    expect([pages.presentCount, queue.counters.failed]).toEqual([5, 0]);
+  });
 });
 
 describe("a fault that is put off", () => {

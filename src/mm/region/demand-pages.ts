@@ -150,13 +150,10 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
     const isWrite = advice === ADVICE.PREFETCH_WRITE;
     assert(page >= 0 && count >= 0 && page + count <= this.pageCount, "advice is inside the pages");
     if (!this.isLive) return false;
-    let isAll = true;
-    for (let i = page; i < page + count; i++) {
-      if (advice === ADVICE.PREFETCH_NO_FAULT) this.mapPresent(i);
-      else if (flush) isAll = this.touch(i, isWrite) && isAll;
-    }
-    if (advice !== ADVICE.PREFETCH_NO_FAULT && !flush) this.ask(page, count, isWrite);
-    return isAll;
+    if (advice === ADVICE.PREFETCH_NO_FAULT) this.enterPresent(page, page + count);
+    else if (flush) return this.bringIn(page, page + count, isWrite);
+    else this.ask(page, count, isWrite);
+    return true;
   }
 
   attach(waker: PageWaker): void {
@@ -242,7 +239,7 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   private ask(page: number, count: number, isWrite: boolean): void {
     const end = Math.min(this.pageCount, page + count);
     const bit = isWrite ? QUEUED.WRITE : QUEUED.READ;
-    for (let i = page; i < end; i++) {
+    for (let i = this.nextMapped(page, end); i >= 0; i = this.nextMapped(i + 1, end)) {
       if (i !== page && this.locate(i, isWrite)) continue;
       // A write fault in the queue serves a reader too.
       if (this.table.queuedOf(this.skew + i) >= bit) continue;
@@ -254,6 +251,36 @@ export class DemandPages implements RegisteredPages, DemandNotifier {
   private allows(page: number, isWrite: boolean): boolean {
     if (!this.isLive || page >= this.pageCount || (isWrite && !this.isWrite)) return false;
     return this.space.isMapped(this.firstVpn + page, isWrite);
+  }
+
+  /** @returns -1 for none. The region may be the whole address space, most of it empty. */
+  private nextMapped(page: number, end: number): number {
+    const vpn = this.space.nextMapped(this.firstVpn + page, this.firstVpn + end);
+    return vpn < 0 ? vpn : vpn - this.firstVpn;
+  }
+
+  /** @returns whether all of [page, end) is there now. */
+  private bringIn(page: number, end: number, isWrite: boolean): boolean {
+    let isAll = true;
+    let next = page;
+    for (let i = this.nextMapped(page, end); i >= 0; i = this.nextMapped(next, end)) {
+      const served = this.allows(i, isWrite) ? this.serve(i, isWrite) : SERVED.FAILED;
+      // Without memory the pages behind it would push out what was brought in.
+      if (served === SERVED.SHORT) return false;
+      if (i !== next || served !== SERVED.DONE) isAll = false;
+      next = i + 1;
+    }
+    return isAll && next === end;
+  }
+
+  /** Enters what is in memory of [page, end). */
+  private enterPresent(page: number, end: number): void {
+    const { firstVpn, space } = this;
+    const endVpn = firstVpn + end;
+    for (let vpn = space.nextPresent(firstVpn + page, endVpn); vpn >= 0; ) {
+      this.mapPresent(vpn - firstVpn);
+      vpn = space.nextPresent(vpn + 1, endVpn);
+    }
   }
 
   private mapPresent(page: number): void {

@@ -31,6 +31,10 @@ export interface DemandSpace {
   readRetry(notifier: DemandNotifier, sequence: number): boolean;
   /** Whether something is mapped there that allows the access; looks up no page. */
   isMapped(vpn: number, isWrite: boolean): boolean;
+  /** First page of [vpn, end) where something is mapped, whatever it allows; -1 for none. */
+  nextMapped(vpn: number, end: number): number;
+  /** First page of [vpn, end) that is there, whatever may be done with it; -1 for none. */
+  nextPresent(vpn: number, end: number): number;
   /**
    * Makes a page ready for a device's access, as a fault of the process does.
    * @returns the frame whose bytes the device may use (of a private page that another device

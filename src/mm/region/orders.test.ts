@@ -64,6 +64,14 @@ class OnePage implements DemandSpace {
     return this.isThere && (!isWrite || this.canWrite);
   }
 
+  nextMapped(vpn: number, end: number): number {
+    return this.isThere && vpn < end ? vpn : -1;
+  }
+
+  nextPresent(vpn: number, end: number): number {
+    return this.pfn === NO_FRAME ? -1 : this.nextMapped(vpn, end);
+  }
+
   deviceFrame(_vpn: number, isWrite: boolean): Pfn {
     if (!this.isMapped(0, isWrite)) return FAULT_WRONG;
     if (this.pfn === NO_FRAME) {

@@ -14,6 +14,9 @@ export interface MappedSpace {
   };
   /** Whether a page is mapped in a way that allows the access: 1 read, 2 write. */
   permits(page: number, access: 1 | 2): boolean;
+  /** First page of [page, end) that is mapped, that is in the page table; -1 for none. */
+  nextMapped(page: number, end: number): number;
+  nextPresent(page: number, end: number): number;
   isWritable(page: number): boolean;
 }
 
@@ -58,6 +61,14 @@ export class ProcessDemand<Space extends MappedSpace, Client> implements DemandS
 
   isMapped(vpn: number, isWrite: boolean): boolean {
     return this.space.permits(vpn, isWrite ? 2 : 1);
+  }
+
+  nextMapped(vpn: number, end: number): number {
+    return this.space.nextMapped(vpn, end);
+  }
+
+  nextPresent(vpn: number, end: number): number {
+    return this.space.nextPresent(vpn, end);
   }
 
   deviceFrame(vpn: number, isWrite: boolean): Pfn {

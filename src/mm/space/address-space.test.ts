@@ -50,6 +50,22 @@ describe("AddressSpace: mappings", () => {
     manager.checkInvariants(new Map());
   });
 
+  it("the next page that is mapped, and that is there, of a range", () => {
+    const space = managerOf(64).createSpace();
+    const first = 2 ** 18;
+    const options = { length: 3 * PAGE_BYTES, prot: RW, fixed: "no-replace" } as const;
+    space.map({ ...options, address: first * PAGE_BYTES });
+    writeByte(space, (first + 1) * PAGE_BYTES, 1);
+    expect(space.nextMapped(0, 2 ** 36)).toBe(first);
+    expect(space.nextMapped(first + 2, 2 ** 36)).toBe(first + 2);
+    expect(space.nextMapped(first + 3, 2 ** 36)).toBe(-1);
+    expect(space.nextMapped(0, first)).toBe(-1);
+    expect(space.nextMapped(first + 1, first + 1)).toBe(-1);
+    expect(space.nextPresent(0, 2 ** 36)).toBe(first + 1);
+    expect(space.nextPresent(first + 2, 2 ** 36)).toBe(-1);
+    expect(space.nextPresent(0, first + 1)).toBe(-1);
+  });
+
   it("places keep guard pages; neighbours at given addresses become one area", () => {
     const space = managerOf(64).createSpace();
     const a = space.map({ length: PAGE_BYTES, prot: RW });

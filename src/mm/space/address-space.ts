@@ -205,6 +205,18 @@ export class AddressSpace {
     return judgeAccess(this.vmas.find(page), access) === FAULT.READY;
   }
 
+  /** First page of [page, end) that is mapped, -1 when none is. */
+  nextMapped(page: number, end: number): number {
+    const area = this.vmas.from(page);
+    const first = area === null ? end : Math.max(page, area.startPage);
+    return first < end ? first : -1;
+  }
+
+  /** First page of [page, end) that the page table has, -1 when there is none. */
+  nextPresent(page: number, end: number): number {
+    return this.table.next(page, end);
+  }
+
   /** The frame of a page that is there and may be read; no fault. */
   lookup(page: number): Pfn {
     const flags = this.table.flagsOf(page);

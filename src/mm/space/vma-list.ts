@@ -34,6 +34,11 @@ export class VmaList {
     return area !== null && area.startPage <= page ? area : null;
   }
 
+  /** The first area that ends behind `page`, null when there is none. */
+  from(page: number): Vma | null {
+    return this.areas[this.positionOf(page)] ?? null;
+  }
+
   /** Position of the first area that ends behind `page`; `count` when there is none. */
   positionOf(page: number): number {
     let low = 0;
