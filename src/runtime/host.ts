@@ -24,6 +24,7 @@ import {
 import { Failure } from "./failure.js";
 import { type Log, SILENT_LOG } from "./log.js";
 import { type ObserveOptions, observed } from "./observe/index.js";
+import { type Process, Processes, type ProcessOptions } from "./process.js";
 import { Stack } from "./stack.js";
 
 export interface HostOptions extends ObserveOptions {
@@ -34,6 +35,8 @@ export interface HostOptions extends ObserveOptions {
   /** Let the kernel cut bursts into packets (UDP GSO), default true. */
   readonly segmentation?: boolean;
   readonly log?: Log;
+  /** Memory that the processes of `spawn` share, default 64 MiB; none is used before the first. */
+  readonly processMemoryBytes?: number;
 }
 
 export interface ConnectOptions extends QueueSizes {
@@ -54,6 +57,7 @@ type Queues = ReturnType<typeof createQueues>;
 
 const NS_PER_MS = 1_000_000;
 const PORT_MAX = 65_535;
+const PROCESS_MEMORY_BYTES = 64 << 20;
 
 /**
  * Opens a host on this machine's network.
@@ -66,6 +70,8 @@ export async function openHost(options: HostOptions): Promise<Host> {
     throw new FarpageError("EINVAL", "addresses: a list of local IP addresses is wanted");
   }
   for (const text of options.addresses) checkText("addresses", text);
+  const processMemoryBytes = options.processMemoryBytes ?? PROCESS_MEMORY_BYTES;
+  checkWhole("processMemoryBytes", processMemoryBytes, 1, Number.MAX_SAFE_INTEGER);
   const addresses = options.addresses.map((text) => IpAddress.parse(text));
   const failure = new Failure();
   const stack = await Stack.open({
@@ -76,7 +82,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
     ...observed(options),
     onFailure: (error) => failure.fail(error),
   });
-  return new Host(stack, failure);
+  return new Host(stack, failure, processMemoryBytes);
 }
 
 /** A host: addresses, memory, a device. Close it, or hold it with `await using`. */
@@ -86,6 +92,7 @@ export class Host implements AsyncDisposable {
   readonly stack: Stack;
   private readonly machine: HostMachine;
   private readonly contexts: Context[] = [];
+  private readonly processes: Processes;
   private readonly connectionOwner: ConnectionOwner = {
     wake: () => this.stack.lane.wake(),
     onSettled: () => this.stack.lane.yieldToNode(),
@@ -97,8 +104,9 @@ export class Host implements AsyncDisposable {
   private closing: Promise<void> | null = null;
 
   /** @internal */
-  constructor(stack: Stack, failure: Failure) {
+  constructor(stack: Stack, failure: Failure, processMemoryBytes: number) {
     this.stack = stack;
+    this.processes = new Processes(stack, processMemoryBytes);
     this.addresses = stack.addresses.map(String);
     this.machine = new HostMachine(stack.cm.createChannel(), () => stack.lane.yieldToNode());
     failure.promise.catch((error) => this.machine.fail(error));
@@ -120,6 +128,14 @@ export class Host implements AsyncDisposable {
     const context = new Context(this.stack.device);
     this.contexts.push(context);
     return context;
+  }
+
+  /**
+   * A process, with addresses of its own that it maps, and registers pinned or on demand.
+   * @throws FarpageError EINVAL, ENOMEM
+   */
+  spawn(name: string, options: ProcessOptions = {}): Process {
+    return this.processes.spawn(name, options);
   }
 
   /**
@@ -306,6 +322,7 @@ export class Host implements AsyncDisposable {
     this.machine.fail(shutDown);
     this.stack.lane.remove(this.machine);
     for (const context of this.contexts) context.close();
+    this.processes.close();
     await this.stack.close();
   }
 }

@@ -55,6 +55,12 @@ export {
   type TraceSink,
 } from "./observe/index.js";
 export { type PciMachine, readPciMachine } from "./pci-machine.js";
+export {
+  Process,
+  type ProcessMapOptions,
+  type ProcessOptions,
+  ProcessRange,
+} from "./process.js";
 export { type ExportedVolume, ServerHost, type ServerHostOptions } from "./server-host.js";
 export {
   type PathSpec,

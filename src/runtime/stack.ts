@@ -5,6 +5,7 @@
 import { ERRNO, errnoName, FarpageError, type IpAddress } from "../base/index.js";
 import { BLOCK_OPERATION, type BlockDevice, BlockRequest } from "../block/index.js";
 import { ConnectionManager } from "../cm/index.js";
+import type { PhysicalMemory } from "../mm/index.js";
 import {
   type Backend,
   type BackendChoice,
@@ -56,6 +57,8 @@ export class Stack {
   readonly context: Context;
   readonly cm: ConnectionManager;
   readonly lane: Lane;
+  /** The memory of the host's processes, once it has one. */
+  processMemory: PhysicalMemory | null = null;
   /** What can be seen of this stack from outside; set once it is open. */
   observer: Observer | null = null;
 
@@ -109,10 +112,11 @@ export class Stack {
       link = await openLaneLink(options, poller, backend);
       const arena = openMemorySource({ backend: link.backend });
       memory = arena;
-      stack = new Stack(options, poller, new TracedLink(link), arena);
+      const opened = new Stack(options, poller, new TracedLink(link), arena);
+      stack = opened;
       stack.observer = await Observer.open(stack.link, stack.device, options, options.log);
       const lane = options.place?.lane.index ?? null;
-      stack.observer.onMemory = () => memoryStatisticsOf(arena, lane);
+      stack.observer.onMemory = () => memoryStatisticsOf(arena, lane, opened.processMemory);
       stack.lane.start();
       return stack;
     } catch (error) {

@@ -2,7 +2,7 @@
 // A running host's own memory, as plain data: for `farpage mem INSTANCE`.
 
 import { z } from "zod";
-import { arenaView } from "../../mm/index.js";
+import { arenaView, type PhysicalMemory } from "../../mm/index.js";
 import type { OsMemorySource } from "../../os/index.js";
 
 const amount = z.number().nonnegative();
@@ -54,10 +54,25 @@ export type MemoryStatistics = z.infer<typeof MEMORY_STATISTICS>;
 /**
  * Walks the frames once; costs nothing until it is asked for.
  * @param lane which of a host's several lanes it is, whose zones say so; null: there is one.
+ * @param processes the memory of the host's processes, which is cut from a buffer of the arena.
  */
-export function memoryStatisticsOf(source: OsMemorySource, lane: number | null): MemoryStatistics {
-  const { counters, pins, pinsLeftOut, policy, zones } = arenaView(source.memory);
+export function memoryStatisticsOf(
+  source: OsMemorySource,
+  lane: number | null,
+  processes: PhysicalMemory | null = null,
+): MemoryStatistics {
   const prefix = lane === null ? "" : `lane ${lane}, `;
+  const arena = statisticsOf(source.memory, prefix, source.systemPages());
+  if (processes === null) return arena;
+  return { ...mergeMemory([arena, statisticsOf(processes, prefix, null)]), laneCount: 1 };
+}
+
+function statisticsOf(
+  memory: PhysicalMemory,
+  prefix: string,
+  system: MemoryStatistics["system"],
+): MemoryStatistics {
+  const { counters, pins, pinsLeftOut, policy, zones } = arenaView(memory);
   return {
     policy,
     laneCount: 1,
@@ -70,7 +85,7 @@ export function memoryStatisticsOf(source: OsMemorySource, lane: number | null):
     pins: [...pins],
     pinsLeftOut,
     counters: { ...counters },
-    system: source.systemPages(),
+    system,
   };
 }
 
