@@ -206,6 +206,37 @@ describe("a buffer that a device has been given", () => {
     expect(source.allocate(4 * MIB).bytes.every((byte) => byte === 0)).toBe(true);
   });
 
+  it("freed under it, and the last of its section → the section goes when it lets go", () => {
+    const { sections, source } = arena(64 * MIB);
+    const stays = source.allocate(MIB);
+    const large = source.allocate(8 * MIB);
+    large.pin(0, 8 * MIB);
+    source.free(large);
+    expect(sections.told.at(-1)).toBe("allocate 8");
+    large.unpin(0, 8 * MIB);
+    expect(sections.told.at(-1)).toBe("free 8");
+    // Of one that others are in, what was kept goes back to the system.
+    stays.pin(0, MIB);
+    source.free(stays);
+    stays.unpin(0, MIB);
+    expect(sections.told.at(-1)).toBe(`discard ${stays.offset} ${MIB}`);
+    expect(source.allocate(4 * MIB).bytes.every((byte) => byte === 0)).toBe(true);
+  });
+
+  it("the arena is closed under it → EBUSY says what for, and nothing has changed", () => {
+    const { memory, source } = arena(64 * MIB);
+    const chunks = source.allocate(MIB, "chunks");
+    const freed = source.allocate(MIB, "requests");
+    for (const buffer of [chunks, freed]) buffer.pin(0, 1);
+    source.free(freed);
+    const message = expect.stringContaining("is pinned (chunks, requests): deregister");
+    expect(() => source.close()).toThrow(expect.objectContaining({ code: "EBUSY", message }));
+    expect(source.allocatedBytes).toBe(MIB);
+    for (const buffer of [chunks, freed]) buffer.unpin(0, 1);
+    source.close();
+    expect(memory.zones).toEqual([]);
+  });
+
   it("the arena is closed → nobody is an owner any more", () => {
     const { memory, source } = arena(4 * MIB);
     const { pfn } = source.allocate(MIB, "chunks");

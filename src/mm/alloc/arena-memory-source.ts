@@ -83,8 +83,17 @@ export class ArenaMemory implements Memory {
   readonly section: Memory;
   readonly offset: number;
   private readonly memory: PhysicalMemory;
+  private readonly onFreed: (pfn: Pfn, frameCount: number) => void;
 
-  constructor(memory: PhysicalMemory, section: Memory, offset: number, length: number, pfn: Pfn) {
+  /** @param onFreed told of frames that the last pin of a buffer that was freed has kept. */
+  constructor(
+    memory: PhysicalMemory,
+    pfn: Pfn,
+    length: number,
+    onFreed: (pfn: Pfn, frameCount: number) => void,
+  ) {
+    const section = memory.zoneOf(pfn).sectionOf(pfn);
+    const offset = memory.offsetOf(pfn);
     const { buffer, byteOffset } = section.bytes;
     this.bytes = new Uint8Array(buffer, byteOffset + offset, length);
     this.view = new DataView(buffer, byteOffset + offset, length);
@@ -95,6 +104,7 @@ export class ArenaMemory implements Memory {
     this.section = section;
     this.offset = offset;
     this.memory = memory;
+    this.onFreed = onFreed;
   }
 
   /** Whole blocks, as pins are counted: those that have some of the range. */
@@ -106,13 +116,26 @@ export class ArenaMemory implements Memory {
   }
 
   unpin(offset: number, length: number): void {
-    this.visitBlocks(offset, length, (head) => {
+    let first: Pfn = NO_FRAME;
+    let end = first;
+    this.visitBlocks(offset, length, (head, frames) => {
       this.memory.unpin(head);
-      this.memory.put(head);
+      if (!this.memory.put(head)) return;
+      if (first !== NO_FRAME && end !== head) {
+        this.onFreed(first, end - first);
+        first = head;
+      }
+      if (first === NO_FRAME) first = head;
+      end = head + frames;
     });
+    if (first !== NO_FRAME) this.onFreed(first, end - first);
   }
 
-  private visitBlocks(offset: number, length: number, visit: (head: Pfn) => void): void {
+  private visitBlocks(
+    offset: number,
+    length: number,
+    visit: (head: Pfn, frames: number) => void,
+  ): void {
     const isInside = offset >= 0 && length >= 0 && offset + length <= this.length;
     assert(isInside, "what is pinned of a buffer lies in it");
     if (length === 0) return;
@@ -121,8 +144,9 @@ export class ArenaMemory implements Memory {
     for (let pfn = this.pfn + Math.floor(offset / FRAME_BYTES); pfn < end; ) {
       const head = memory.headOf(pfn);
       // Looked at before the visit, which may free it.
-      pfn = head + 2 ** memory.orderOf(head);
-      visit(head);
+      const frames = 2 ** memory.orderOf(head);
+      pfn = head + frames;
+      visit(head, frames);
     }
   }
 }
@@ -141,6 +165,7 @@ export class ArenaMemorySource implements MemorySource {
   /** Owner of the frames of each use. */
   private readonly ownerIds = new Map<string, number>();
   private readonly zones: Zone[] = [];
+  private readonly onFreed = (pfn: Pfn, frameCount: number) => this.giveBack(pfn, frameCount);
 
   constructor(options: ArenaOptions) {
     this.memory = options.memory;
@@ -182,9 +207,7 @@ export class ArenaMemorySource implements MemorySource {
       );
     }
     const pfn = this.takeFrames(length, frameCount);
-    const zone = this.memory.zoneOf(pfn);
-    const { memory } = this;
-    const buffer = new ArenaMemory(memory, zone.sectionOf(pfn), zone.offsetOf(pfn), length, pfn);
+    const buffer = new ArenaMemory(this.memory, pfn, length, this.onFreed);
     this.setOwner(buffer, use);
     this.buffers.add(buffer);
     this.allocatedBytes += rounded;
@@ -202,22 +225,31 @@ export class ArenaMemorySource implements MemorySource {
 
   private release(buffer: ArenaMemory): void {
     const { pfn, frameCount } = buffer;
-    const zone = this.memory.zoneOf(pfn);
     // Who else holds a frame of it (a pin asserts) keeps that frame, not the buffer.
-    if (!this.contiguous.freeRange(pfn, frameCount)) return;
+    if (this.contiguous.freeRange(pfn, frameCount)) this.giveBack(pfn, frameCount);
+  }
+
+  /** To the system: frames of one section that are free. */
+  private giveBack(pfn: Pfn, frameCount: number): void {
+    const zone = this.memory.zoneOf(pfn);
     if (this.zones.length > 1 && zone.freeFrames === zone.frameCount) {
       this.dropZone(zone);
       return;
     }
     const bytes = frameCount * FRAME_BYTES;
     if (bytes < DISCARD_BYTES_MIN) return;
-    if (this.sections.discard(buffer.section, buffer.offset, bytes)) {
+    if (this.sections.discard(zone.sectionOf(pfn), zone.offsetOf(pfn), bytes)) {
       this.memory.markZero(pfn, frameCount);
     }
   }
 
-  /** Frees every buffer and gives every section back. */
+  /**
+   * Frees every buffer and gives every section back.
+   * @throws FarpageError EBUSY when a device has some of it: it is registered. Nothing has changed
+   *   then.
+   */
   close(): void {
+    this.refusePinned();
     this.freed?.drain();
     for (const buffer of this.buffers) this.contiguous.freeRange(buffer.pfn, buffer.frameCount);
     this.buffers.clear();
@@ -225,6 +257,20 @@ export class ArenaMemorySource implements MemorySource {
     for (const zone of [...this.zones]) this.dropZone(zone);
     for (const id of this.ownerIds.values()) this.memory.unregisterOwner(id);
     this.ownerIds.clear();
+  }
+
+  private refusePinned(): void {
+    const uses = new Set<string>();
+    for (const zone of this.zones) {
+      const { pins, owners } = zone.table;
+      for (let record = 0; record < zone.table.recordCount; record++) {
+        if ((pins[record] as number) === 0) continue;
+        uses.add(this.memory.ownerById(owners[record] as number)?.name ?? OTHER_USE);
+      }
+    }
+    if (uses.size === 0) return;
+    const what = `memory of the arena is pinned (${[...uses].join(", ")})`;
+    throw new FarpageError("EBUSY", `${what}: deregister the regions on it first`);
   }
 
   /** Says of a buffer's blocks what they are for. */
