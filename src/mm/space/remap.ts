@@ -32,7 +32,7 @@ export function remapArea(
   const newEnd = startPage + newPages;
   const hasRoom = newEnd <= ADDRESS_END / PAGE_BYTES && vmas.isFree(oldEnd, newEnd);
   if (area.endPage === oldEnd && hasRoom) {
-    vmas.resize(area, newEnd - area.startPage);
+    vmas.grow(area, newEnd - area.startPage);
     vmas.mergeIn(startPage, newEnd);
     return startPage;
   }

@@ -15,6 +15,11 @@ export class VmaList {
   private readonly areas: Vma[] = [];
   /** Pages of all areas. */
   pageCount = 0;
+  /** Gaps that searches for a place have looked at. Grows. */
+  gapsSeen = 0;
+  /** Where the last search ended: gaps that end above this page have at most `gapMax` pages. */
+  private searchEnd = PAGE_END;
+  private gapMax = 0;
 
   get count(): number {
     return this.areas.length;
@@ -73,13 +78,22 @@ export class VmaList {
    * search. @returns its first page, a multiple of `alignPages`; NO_PLACE when there is none.
    */
   findPlace(pageCount: number, gapPages: number, alignPages: number): number {
-    let end = PAGE_END;
-    for (let i = this.areas.length; i >= 0; i--) {
-      const below = i > 0 ? (this.areas[i - 1] as Vma).endPage : PAGE_MIN;
+    const isFromTop = pageCount + 2 * gapPages <= this.gapMax;
+    let gap = isFromTop ? this.areas.length : this.positionOf(this.searchEnd);
+    let most = isFromTop ? 0 : this.gapMax;
+    for (; gap >= 0; gap--) {
+      this.gapsSeen++;
+      const [below, end] = [this.gapStart(gap), this.gapEnd(gap)];
       const start = Math.floor((end - gapPages - pageCount) / alignPages) * alignPages;
-      if (start >= below + gapPages) return start;
-      if (i > 0) end = (this.areas[i - 1] as Vma).startPage;
+      if (start >= below + gapPages) {
+        this.searchEnd = end;
+        this.gapMax = most;
+        return start;
+      }
+      most = Math.max(most, end - below);
     }
+    this.searchEnd = PAGE_MIN;
+    this.gapMax = most;
     return NO_PLACE;
   }
 
@@ -96,9 +110,8 @@ export class VmaList {
   remove(area: Vma): void {
     const position = this.positionOf(area.startPage);
     assert(this.areas[position] === area, "an area that is removed is in the list");
-    this.areas.splice(position, 1);
-    this.pageCount -= area.pageCount;
-    detach(area);
+    this.cut(position);
+    this.noteGap(position);
   }
 
   /** Makes the area that `page` lies inside of two, the second of which begins there. */
@@ -122,8 +135,9 @@ export class VmaList {
     this.insert(upper);
   }
 
-  /** Grows or shrinks an area at its end. Preconditions: what is added is free. */
-  resize(area: Vma, pageCount: number): void {
+  /** Grows an area at its end. Preconditions: what is added is free. */
+  grow(area: Vma, pageCount: number): void {
+    assert(pageCount >= area.pageCount, "an area that shrinks is split, and a part removed");
     this.pageCount += pageCount - area.pageCount;
     area.pageCount = pageCount;
   }
@@ -144,8 +158,8 @@ export class VmaList {
         area.group = next.group;
         area.group.areas.add(area);
       }
-      this.remove(next);
-      this.resize(area, area.pageCount + pageCount);
+      this.cut(position + 1);
+      this.grow(area, area.pageCount + pageCount);
     }
   }
 
@@ -160,8 +174,34 @@ export class VmaList {
       end = area.endPage;
       pages += area.pageCount;
     }
+    for (let gap = this.areas.length; gap >= 0 && this.gapEnd(gap) > this.searchEnd; gap--) {
+      const pageCount = this.gapEnd(gap) - this.gapStart(gap);
+      assert(pageCount <= this.gapMax, "no gap that a search passes over is larger than it knows");
+    }
     assert(end <= PAGE_END, "areas end where addresses do");
     assert(pages === this.pageCount, "the pages of all areas are counted");
+  }
+
+  private cut(position: number): void {
+    const [area] = this.areas.splice(position, 1);
+    assert(area !== undefined, "what is cut out of the list is in it");
+    this.pageCount -= area.pageCount;
+    detach(area);
+  }
+
+  /** Gap n lies below area n; the last one above all areas. */
+  private gapStart(gap: number): number {
+    return gap > 0 ? (this.areas[gap - 1] as Vma).endPage : PAGE_MIN;
+  }
+
+  private gapEnd(gap: number): number {
+    return gap < this.areas.length ? (this.areas[gap] as Vma).startPage : PAGE_END;
+  }
+
+  /** A gap has become larger. */
+  private noteGap(gap: number): void {
+    const end = this.gapEnd(gap);
+    if (end > this.searchEnd) this.gapMax = Math.max(this.gapMax, end - this.gapStart(gap));
   }
 }
 
