@@ -341,6 +341,29 @@ describe("MappedFile: writeback", () => {
 });
 
 describe("MappedFile: reclaim", () => {
+  it("a file that is closed doesn't send the hand back to the first one", () => {
+    const manager = managerOf(64);
+    const open = (name: string) => {
+      const file = manager.openFile({ name, size: 4 * PAGE_BYTES, store: new HeapFileStore() });
+      const read = () => file.read(0, new Uint8Array(4 * PAGE_BYTES));
+      return { file, read };
+    };
+    const [early, first, second, late] = ["a", "b", "c", "d"].map(open) as ReturnType<
+      typeof open
+    >[];
+    for (const one of [first, second]) one?.read();
+    // All four of the first file and one of the second; the first is then used again.
+    expect(manager.reclaim(5)).toBe(5);
+    first?.read();
+    for (const one of [early, late]) {
+      one?.file.close();
+      expect(manager.reclaim(1)).toBe(1);
+    }
+    expect([first?.file.cache.held, second?.file.cache.held]).toEqual([4, 1]);
+    expect(manager.reclaim(2)).toBe(2);
+    expect([first?.file.cache.held, second?.file.cache.held]).toEqual([3, 0]);
+  });
+
   it("second chance: what was read since the hand passed stays", () => {
     const { manager, read, cached } = cachedFile(64, 4);
     expect([manager.reclaim(1), cached()]).toEqual([1, [1, 2, 3]]);

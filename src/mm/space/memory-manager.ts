@@ -178,8 +178,10 @@ export class MemoryManager implements Reclaimer {
     const at = this.files.indexOf(file);
     assert(at >= 0, "a file ends once");
     this.files.splice(at, 1);
-    this.handFile = 0;
-    this.handIndex = 0;
+    // The hand stays where it is: from the start again, it would never get beyond the first files
+    // of a host that closes some now and then.
+    if (at < this.handFile) this.handFile--;
+    else if (at === this.handFile) this.handIndex = 0;
   }
 
   /**
