@@ -43,6 +43,8 @@ echo ready >&3
 while read -r -u 3 verb id signal; do
   case $verb in
     run) job "$id" & ;;
-    kill) kill -s "$signal" -- "-$(cat "/run/job-$id")" ;;
+    # It may have been told a moment ago only.
+    kill) until [ -s "/run/job-$id" ]; do sleep 0.01; done
+      kill -s "$signal" -- "-$(cat "/run/job-$id")" ;;
   esac
 done

@@ -114,9 +114,14 @@ export function merged(earlier: Run, later: Run, ids: readonly string[]): Result
     throw new Error(`the earlier run was on ${earlier.setting.kernel}: run all cases again`);
   }
   const keyOf = (result: Result) => `${result.id} ${result.ip}`;
-  const old = earlier.results.map((one) => ({ date: earlier.setting.date, ...one }));
-  const all = new Map([...old, ...later.results].map((one) => [keyOf(one), one]));
-  return ids.flatMap((id) => [...all.values()].filter((result) => result.id === id));
+  // Each of several times that a case was run again counts, and none hides another.
+  const again = new Set(later.results.map(keyOf));
+  const old = earlier.results.filter((one) => !again.has(keyOf(one)));
+  const all = [
+    ...old.map((one) => ({ date: earlier.setting.date, ...one })),
+    ...later.results,
+  ].sort((a, b) => a.ip - b.ip);
+  return ids.flatMap((id) => all.filter((result) => result.id === id));
 }
 
 /** Puts the matrix between the marks of the page. @throws when they are not there. */

@@ -7,9 +7,9 @@ import { type CaseContext, check, type Direction, type InteropCase, PeerFault } 
 import { contradictionIn } from "../evidence.js";
 import type { Guest } from "../guest.js";
 import { addressOf } from "../network.js";
-import { runPair, startPair } from "./pair.js";
+import { startPair } from "./pair.js";
 import { runPerf } from "./perftest.js";
-import { rpingPair } from "./rping.js";
+import { rpingPair, runRping } from "./rping.js";
 
 /** Impairs link 0 of a guest, both ways, until the case ends. `rule` is netem's. */
 export async function impair(context: CaseContext, rule: string): Promise<void> {
@@ -47,7 +47,7 @@ async function survive(context: CaseContext, direction: Direction, rule: string)
       await runPerf(context, { verb, kind: "bw", direction, flags: ["-s", "32768", "-n", "50"] });
     });
   }
-  await runPair(context, rpingPair(context, direction, ["-C", "20", "-S", "10000"]));
+  await runRping(context, direction, 20, 10_000);
   const { packets, dropped } = await statisticsOf(context.guest);
   // One in a hundred of more than a thousand: none at all would be no loss, but a broken harness.
   check(dropped > 0 || rule !== RULES.loss, `none of ${packets} packets was lost`);
@@ -148,7 +148,7 @@ async function linkDown(
     kernel.signal("KILL");
     await kernel.end();
     await guest.run(healed);
-    await runPair(context, rpingPair(context, direction, ["-C", "20"]));
+    await runRping(context, direction, 20, 64);
     return `${death[0]}; the next connection worked`;
   }
   await farpage.process.stop();

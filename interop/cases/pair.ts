@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A stock program in the guest and farpage here as the two sides of one conversation.
 
-import { type CaseContext, type Direction, Unfit } from "../case.js";
+import { type CaseContext, check, type Direction, Unfit } from "../case.js";
 import type { Farpage } from "../farpage.js";
 import type { GuestCommand } from "../guest.js";
 
@@ -63,6 +63,14 @@ export async function endPair(sides: PairResult, timeoutMs = 180_000): Promise<v
   } catch (error) {
     const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
     throw new Error(`${why}\nguest: ${kernel.evidence()}\n${farpage.evidence()}`);
+  }
+}
+
+/** Checks what farpage says in the end that it has done. */
+export function checkDone(farpage: Farpage, wanted: Readonly<Record<string, unknown>>): void {
+  const done = farpage.events.filter(({ event }) => event === "done").at(-1);
+  for (const [name, value] of Object.entries(wanted)) {
+    check(done?.[name] === value, `farpage's ${name} is not ${value}`, farpage.evidence());
   }
 }
 

@@ -2,7 +2,8 @@
 // perftest (ib_write_bw and its like) with `farpage perf` as the other side. Emulated guests say
 // nothing about speed; what counts is that both sides agree and end well.
 
-import type { CaseContext, Direction, InteropCase } from "../case.js";
+import { type CaseContext, check, type Direction, type InteropCase } from "../case.js";
+import type { Farpage } from "../farpage.js";
 import { addressOf, type IpVersion } from "../network.js";
 import { type PairResult, runPair } from "./pair.js";
 
@@ -19,6 +20,8 @@ export interface Perf {
 }
 
 const PORT = 18515;
+/** -a goes from 2 bytes to so many: 8 MiB. */
+const SIZES_LOG2_MAX = 23;
 const BOTH: readonly IpVersion[] = [4, 6];
 
 /** Runs one test. perftest 6.06 speaks TCP over IPv4 alone: the GIDs are what is IPv6. */
@@ -30,12 +33,26 @@ export async function runPerf(context: CaseContext, perf: Perf): Promise<PairRes
   const words = [`ib_${verb}_${kind}`, "-F", "-d", "rxe0", "-x", `${gid}`, ...flags];
   const peer = isClient ? [addressOf(1, 4)] : [];
   const server = isClient ? [] : [addressOf(guest.host, 4)];
-  return runPair(context, {
+  const result = await runPair(context, {
     direction,
     kernel: [...words, ...peer].join(" "),
     farpage: ["perf", verb, kind, ...server, "--address", context.here(), ...flags],
     door: { kind: flags.includes("-R") ? "cm" : "tcp", port: PORT },
   });
+  if (!isClient) checkResults(result.farpage, perf);
+  return result;
+}
+
+/** farpage as the client has measured every size, with as many messages as it was told. */
+function checkResults(farpage: Farpage, { verb, flags }: Perf): void {
+  const after = (flag: string) => flags[flags.indexOf(flag) + 1];
+  const all = Array.from({ length: SIZES_LOG2_MAX }, (_, index) => 2 ** (index + 1));
+  const one = verb === "atomic" ? 8 : Number(after("-s"));
+  const wanted = (flags.includes("-a") ? all : [one]).map((size) => `${size} ${after("-n")}`);
+  const results = farpage.events.filter(({ event }) => event === "result");
+  const said = results.map((result) => `${result["messageBytes"]} ${result["iterations"]}`);
+  const what = `sizes and counts are ${said}, not ${wanted}`;
+  check(said.join() === wanted.join(), what, farpage.evidence());
 }
 
 function caseOf(

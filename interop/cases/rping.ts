@@ -2,7 +2,7 @@
 // rping: RDMA READ and WRITE over a connection of the RDMA CM, every byte compared.
 
 import type { CaseContext, Direction, InteropCase } from "../case.js";
-import { type Pair, runPair } from "./pair.js";
+import { checkDone, type Pair, runPair } from "./pair.js";
 
 const PORT = 7174;
 
@@ -24,22 +24,33 @@ export function rpingPair(
   return { direction, door, kernel, farpage: [...server, ...flags, ...address] };
 }
 
+/** So many pings of so many bytes, each compared on both sides. */
+export async function runRping(
+  context: CaseContext,
+  direction: Direction,
+  pings: number,
+  size: number,
+): Promise<void> {
+  const flags = ["-C", `${pings}`, "-S", `${size}`];
+  const { farpage } = await runPair(context, rpingPair(context, direction, flags));
+  checkDone(farpage, { pings, bytes: 2 * pings * size, verified: true });
+}
+
 function caseOf(
   name: string,
-  title: string,
   direction: Direction,
-  flags: readonly string[],
+  [pings, size]: readonly [number, number],
   smoke: InteropCase["smoke"] = [],
 ): InteropCase {
   return {
     id: `rping-${name}`,
-    title,
+    title: `${pings} pings of ${size} bytes`,
     direction,
     ips: [4, 6],
     smoke,
     needs: ["rping"],
     async run(context): Promise<undefined> {
-      await runPair(context, rpingPair(context, direction, flags));
+      await runRping(context, direction, pings, size);
     },
   };
 }
@@ -48,8 +59,8 @@ const IN = "kernel to farpage";
 const OUT = "farpage to kernel";
 
 export const RPING_CASES: readonly InteropCase[] = [
-  caseOf("in", "20 pings of 64 bytes", IN, ["-C", "20"], [4, 6]),
-  caseOf("out", "20 pings of 64 bytes", OUT, ["-C", "20"], [4, 6]),
-  caseOf("in-large", "10 pings of 60,000 bytes", IN, ["-C", "10", "-S", "60000"]),
-  caseOf("out-large", "10 pings of 60,000 bytes", OUT, ["-C", "10", "-S", "60000"]),
+  caseOf("in", IN, [20, 64], [4, 6]),
+  caseOf("out", OUT, [20, 64], [4, 6]),
+  caseOf("in-large", IN, [10, 60_000]),
+  caseOf("out-large", OUT, [10, 60_000]),
 ];

@@ -54,6 +54,9 @@ describe("matrix", () => {
     expect(merged(earlier, later, ["c", "b"])).toEqual([later.results[1], later.results[0]]);
     const dated = RESULTS.map((one) => ({ ...one, date: setting.date }));
     expect(merged(earlier, { setting, results: [] }, ["a", "b"])).toEqual(dated);
+    // A case that fails once in several times has failed.
+    const often = [result("a", 4, "failed"), result("a", 4, "passed")];
+    expect(merged(earlier, { setting, results: often }, ["a"])).toEqual([...often, dated[1]]);
     const other = { setting: { ...setting, kernel: "Linux 6.12" }, results: [] };
     expect(() => merged(earlier, other, ["a"])).toThrow("the earlier run was on Linux 6.1");
   });
