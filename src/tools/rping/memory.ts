@@ -35,7 +35,12 @@ export class RpingSide implements Disposable {
       receiveDepth: 2,
       describe: (wrId) => NAMES[wrId] ?? "a request",
     });
-    this.messages = new Area(environment, pd, 2 * RPING_MESSAGE_BYTES);
+    try {
+      this.messages = new Area(environment, pd, 2 * RPING_MESSAGE_BYTES);
+    } catch (error) {
+      this.queues.destroy();
+      throw error;
+    }
   }
 
   postReceive(): void {

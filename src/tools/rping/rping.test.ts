@@ -192,6 +192,32 @@ describe("rping with a peer that is none", () => {
     await ended;
   });
 
+  it("no memory region for a client → refused at once; the next one is served", async () => {
+    await using pair = await both(4, 11);
+    const { ended } = await serving(pair.server, { persistent: true });
+    const pd = pair.server.host.openDevice().allocPd();
+    const { device } = pair.server.host.stack;
+    const qpCount = device.qpCount;
+    const regions = [];
+    const { maxMr } = pd.context.queryDevice();
+    for (let free = maxMr; free > 0; free--) {
+      try {
+        regions.push(pd.allocMr());
+      } catch {
+        break;
+      }
+    }
+    const client = { ...CLIENT, server: pair.address };
+    const run = () => runRpingClient(pair.client.environment, client);
+    await expect(run()).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    expect(await pair.server.heard("failed")).toMatchObject({ code: "ENOMEM" });
+    expect(device.qpCount).toBe(qpCount);
+    for (const region of regions) region.deregister();
+    await run();
+    pair.server.interrupt();
+    expect(code(await ended)).toBe("EINTR");
+  });
+
   it("a text that no stock client writes → EILSEQ where the server compares", async () => {
     await using pair = await both(4, 11);
     const { ended } = await serving(pair.server);

@@ -94,6 +94,8 @@ class RpingServer {
       this.clientCount++;
       void this.serve(request)
         .catch((error) => {
+          // One that could not be taken, for want of memory, waits for an answer.
+          this.desk.refuse(request);
           const code = error instanceof FarpageError ? error.code : "EBUG";
           const text = error instanceof Error ? error.message : String(error);
           report("failed", { client, code, text }, `${client}: ${text}`);
