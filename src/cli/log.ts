@@ -3,6 +3,14 @@ import pino from "pino";
 import type { Log } from "../runtime/index.js";
 import { ignoreBrokenPipe } from "./reporter.js";
 
+/** Controls, formats (text that runs backwards), and all that begins another line. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+
+/** Peers choose names that stand in messages: none may act on a terminal, or look like a line. */
+function printable(message: string): string {
+  return message.replace(UNPRINTABLE, (c) => `\\u{${(c.codePointAt(0) ?? 0).toString(16)}}`);
+}
+
 /**
  * Logs to standard error: JSON lines with `--json`, else plain sentences; warnings alone unless
  * verbose.
@@ -26,7 +34,7 @@ export function createLog(options: {
     };
   }
   const say = (word: string) => (message: string) => {
-    process.stderr.write(`farpage: ${word}${message}\n`);
+    process.stderr.write(`farpage: ${word}${printable(message)}\n`);
   };
   const nothing = () => {};
   return {

@@ -38,11 +38,20 @@ describe("repeated warnings", () => {
     expect(said).toEqual(["a happened", "a happened (1 more in 1 s)"]);
   });
 
-  it("kinds without end hold no memory without end", () => {
-    const { said, at } = warnings();
-    for (let i = 0; i < 1000; i++) at(0, `kind ${i}`, "x");
-    // The first has been forgotten: it is news again.
-    at(1, "kind 0", "x");
-    expect(said).toHaveLength(1001);
+  it("kinds without end → 64 are said, and of the others one line an interval", () => {
+    const { said, repeated, at } = warnings();
+    for (let i = 0; i < 1000; i++) at(0, `kind ${i}`, `${i}`);
+    expect(said).toHaveLength(65);
+    at(999, "kind 1000", "1000");
+    expect(said).toHaveLength(65);
+    at(1000, "kind 70", "70");
+    // One that was said long ago has made room.
+    expect(said.slice(65)).toEqual(["70"]);
+    for (let i = 0; i < 63; i++) at(1000, `later ${i}`, `later ${i}`);
+    expect(said).toHaveLength(65 + 64);
+    at(1001, "too many", "too many");
+    expect(said.slice(65 + 64)).toEqual(["too many (937 more in 1 s)"]);
+    repeated.flush();
+    expect(said).toHaveLength(65 + 64 + 1);
   });
 });

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Warnings of things that can happen thousands of times a second: the first is said at once, what
-// follows is counted and said together.
+// follows is counted and said together. Peers may choose what makes a kind (a name that they ask
+// for), so that kinds are no more than so many a minute, either: the rest are counted as one.
 
 import type { Log } from "./log.js";
 
 /** How long a kind of warning is quiet after it was said. */
 const INTERVAL_MS = 60_000;
-/** Kinds that are told apart; beyond, the oldest is forgotten. */
-const KIND_COUNT_MAX = 256;
+/** Kinds that are told apart within the interval; further ones are one kind. */
+const KIND_COUNT_MAX = 64;
+/** The key of all kinds that are too many. */
+const OTHERS = "";
 
 interface Kind {
   /** When it was last said. */
@@ -39,14 +42,15 @@ export class RepeatedWarning {
 
   /**
    * Something happened: warned of now, or counted.
-   * @param key what makes two of them the same kind.
+   * @param key what makes two of them the same kind; not empty.
    */
   say(key: string, text: string): void {
     const nowMs = this.nowMs();
-    const kind = this.kinds.get(key);
+    const isKnown = this.kinds.has(key) || this.makeRoom(nowMs);
+    const place = isKnown ? key : OTHERS;
+    const kind = this.kinds.get(place);
     if (kind === undefined) {
-      this.makeRoom();
-      this.kinds.set(key, { saidMs: nowMs, unsaid: 0, text });
+      this.kinds.set(place, { saidMs: nowMs, unsaid: 0, text });
       this.log.warn(text);
       return;
     }
@@ -69,12 +73,15 @@ export class RepeatedWarning {
     kind.unsaid = 0;
   }
 
-  private makeRoom(): void {
-    if (this.kinds.size < KIND_COUNT_MAX) return;
-    for (const [key, oldest] of this.kinds) {
-      this.sayCount(oldest, this.nowMs());
+  /** Forgets a kind that was not said lately. @returns whether there is room for another. */
+  private makeRoom(nowMs: number): boolean {
+    if (this.kinds.size < KIND_COUNT_MAX) return true;
+    for (const [key, kind] of this.kinds) {
+      if (key === OTHERS || nowMs - kind.saidMs < this.intervalMs) continue;
+      this.sayCount(kind, nowMs);
       this.kinds.delete(key);
-      return;
+      return true;
     }
+    return false;
   }
 }
