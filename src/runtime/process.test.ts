@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { HeapFileStore } from "../mm/index.js";
 import { ACCESS, ADVICE, type MemoryRegion, type ProtectionDomain } from "../verbs/index.js";
 import { type Connection, type Host, openHost } from "./index.js";
@@ -15,6 +15,8 @@ import { ControlClient, listInstances, MEMORY_STATISTICS } from "./observe/index
 const PORT = 7471;
 const SERVER = loopback(71);
 const CLIENT = loopback(72);
+/** Of hosts that one test has for itself. */
+const OTHER = loopback(73);
 const PAGE = 4096;
 const MEMORY_BYTES = 2 << 20;
 const ALL = ACCESS.LOCAL_WRITE | ACCESS.REMOTE_WRITE | ACCESS.REMOTE_READ | ACCESS.REMOTE_ATOMIC;
@@ -23,26 +25,29 @@ let folder: string;
 let server: Host;
 let client: Host;
 
-beforeEach(async () => {
+beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "farpage-process-"));
   const control = { name: "processes", folder };
   server = await openHost({ addresses: [SERVER], processMemoryBytes: 4 << 20, control });
   client = await openHost({ addresses: [CLIENT] });
 });
 
-afterEach(async () => {
+afterAll(async () => {
   await Promise.all([client.close(), server.close()]);
   rmSync(folder, { recursive: true });
 });
 
 /** The client's end of a connection to a process's protection domain, and memory to use with it. */
-async function connected(pd: ProtectionDomain, length = 1 << 20) {
+async function connected(pd: ProtectionDomain, length = PAGE, host = server) {
   const memory = client.map({ length });
   const own = client.openDevice().allocPd();
   const mr = own.registerMr(memory, { access: ALL });
-  const requests = server.listen({ port: PORT })[Symbol.asyncIterator]();
-  const accepted = requests.next().then(({ value }) => value?.accept({ pd }));
-  const peer = await client.connect({ address: SERVER, port: PORT, pd: own });
+  await using requests = host.listen({ port: PORT });
+  const [address] = host.addresses as [string];
+  const accepted = requests[Symbol.asyncIterator]()
+    .next()
+    .then(({ value }) => value?.accept({ pd }));
+  const peer = await client.connect({ address, port: PORT, pd: own });
   await accepted;
   return { memory, mr, peer };
 }
@@ -102,9 +107,8 @@ test("a fork: the peer goes on writing to the parent's memory alone", async () =
 });
 
 test("a file bigger than memory: read and written by a peer, reclaimed by the host", async () => {
-  await server.close();
-  server = await openHost({ addresses: [SERVER], processMemoryBytes: MEMORY_BYTES });
-  const app = server.spawn("app");
+  await using host = await openHost({ addresses: [OTHER], processMemoryBytes: MEMORY_BYTES });
+  const app = host.spawn("app");
   const { manager } = app.space;
   const store = new HeapFileStore();
   const bytes = MEMORY_BYTES + (1 << 20);
@@ -112,7 +116,7 @@ test("a file bigger than memory: read and written by a peer, reclaimed by the ho
   const range = app.map({ length: bytes, shared: true, file: { file, offset: 0 } });
   const pd = app.openDevice().allocPd();
   const mr = pd.registerMr(range, { access: ALL, onDemand: true });
-  const far = await connected(pd, bytes);
+  const far = await connected(pd, bytes, host);
   for (let i = 0; i < bytes; i += 64) far.memory.bytes[i] = (i * 7) >> 8;
   const place = { address: mr.address, rkey: mr.rkey };
   await far.peer.write({ from: { mr: far.mr, length: bytes }, to: place });
@@ -129,9 +133,8 @@ test("a file bigger than memory: read and written by a peer, reclaimed by the ho
 });
 
 test("caches are reclaimed in the background, up to the high watermark", async () => {
-  await server.close();
-  server = await openHost({ addresses: [SERVER], processMemoryBytes: 16 << 20 });
-  const app = server.spawn("app");
+  await using host = await openHost({ addresses: [OTHER], processMemoryBytes: 16 << 20 });
+  const app = host.spawn("app");
   const { manager } = app.space;
   const { memory } = manager;
   const [zone] = memory.zones;
@@ -140,7 +143,7 @@ test("caches are reclaimed in the background, up to the high watermark", async (
   const page = new Uint8Array(1);
   for (let index = 0; memory.freeFrames >= low; index++) file.read(index * PAGE, page);
   expect(low).toBeGreaterThan(min);
-  server.wake();
+  host.wake();
   for (let i = 0; i < 500 && memory.freeFrames < high; i++) {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
@@ -167,17 +170,18 @@ test("advice for a whole address space; a process that ends takes its regions al
 });
 
 test("a process that ends under its own connection: the host closes all the same", async () => {
-  const app = server.spawn("app");
+  await using host = await openHost({ addresses: [OTHER] });
+  const app = host.spawn("app");
   const pd = app.openDevice().allocPd();
   const range = app.map({ length: PAGE });
   const mr = pd.registerMr(range, { access: ALL });
-  const far = await connected(pd);
+  const far = await connected(pd, PAGE, host);
   await peerWrites(far, mr, 0, 3);
   app.exit();
-  await server.close();
 });
 
 test("`farpage mem` sees the memory of processes, and who has pinned it", async () => {
+  const names = ({ zones }: { zones: { name: string }[] }) => zones.map(({ name }) => name);
   const [instance] = await listInstances(folder);
   const control = await ControlClient.connect(instance?.path ?? "none");
   const ask = async () => {
@@ -185,14 +189,13 @@ test("`farpage mem` sees the memory of processes, and who has pinned it", async 
     return MEMORY_STATISTICS.parse(memory);
   };
   try {
-    expect((await ask()).zones.map(({ name }) => name)).toEqual(["arena 0"]);
-    const app = server.spawn("app");
+    const app = server.spawn("registers");
     const range = app.map({ length: 4 * PAGE });
     app.openDevice().allocPd().registerMr(range);
-    const { laneCount, pins, zones } = await ask();
-    expect(laneCount).toBe(1);
-    expect(zones.map(({ name }) => name)).toEqual(["arena 0", "processes"]);
-    const own = pins.find(({ owner }) => owner === "anonymous memory of app");
+    const all = await ask();
+    expect(all.laneCount).toBe(1);
+    expect(names(all)).toEqual(["arena 0", "processes"]);
+    const own = all.pins.find(({ owner }) => owner === "anonymous memory of registers");
     expect(own?.bytes).toBe(4 * PAGE);
   } finally {
     control.close();
@@ -203,7 +206,7 @@ test("wrong options: EINVAL names them", async () => {
   expect(() => server.spawn("")).toThrow("name: a string is wanted");
   const wrong = { lockedBytesMax: -1 };
   expect(() => server.spawn("app", wrong)).toThrow("lockedBytesMax: a whole number");
-  await expect(openHost({ addresses: [CLIENT], processMemoryBytes: 0.5 })).rejects.toThrow(
+  await expect(openHost({ addresses: [OTHER], processMemoryBytes: 0.5 })).rejects.toThrow(
     "processMemoryBytes",
   );
 });
