@@ -63,6 +63,20 @@ describe("a trace of several lanes", () => {
     expect(target.blocks).toHaveLength(3);
   });
 
+  it("the target takes no more → whoever wrote can end, lanes that are idle or not", async () => {
+    const target = new Target();
+    target.write = async () => {
+      throw new Error("full");
+    };
+    const merge = new TraceMerge(target, { laneCount: 2 });
+    await expect(merge.part(0).write(head(0))).rejects.toThrow("full");
+    await expect(merge.part(0).end()).rejects.toThrow("full");
+    expect(target.isEnded).toBe(false);
+    await merge.part(1).end().catch(() => {});
+    await new Promise(setImmediate);
+    expect(target.isEnded).toBe(true);
+  });
+
   it("as many packets as were asked for, of all lanes together", async () => {
     const target = new Target();
     let fullCount = 0;

@@ -60,7 +60,8 @@ export class TraceMerge {
   /** Parts only: whole blocks, in the order of the calls. */
   write(bytes: Uint8Array): Promise<void> {
     const written = this.writing.then(() => this.target.write(bytes));
-    this.writing = written.catch(() => {});
+    // Nobody waits any more for lanes that have nothing to write.
+    this.writing = written.catch((error) => this.fail(error));
     return written;
   }
 
@@ -71,7 +72,10 @@ export class TraceMerge {
     return true;
   }
 
-  /** Parts only: one has ended. Settles when all have, and the target has. */
+  /**
+   * Parts only: one has ended. Settles when all have, and the target has; rejects when that takes
+   * nothing any more.
+   */
   end(): Promise<void> {
     this.endedCount++;
     if (this.endedCount === this.parts.length) {
