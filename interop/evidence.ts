@@ -75,11 +75,19 @@ export interface Repetitions {
 }
 
 export async function repetitionsOf(guest: Guest): Promise<Repetitions> {
-  const files = (name: string) => `/sys/class/infiniband/rxe?/ports/1/hw_counters/${name}`;
-  const sum = (name: string) => `cat ${files(name)} | awk '{ n += $1 } END { print n }'`;
-  const text = await guest.run(`${sum("completer_retry_err")}; ${sum("rcvd_seq_err")}`, 60_000);
-  const [all = Number.NaN, naks = Number.NaN] = text.trim().split(/\s+/).map(Number);
+  const [all = Number.NaN, naks = Number.NaN] = await rxeCounters(guest, [
+    "completer_retry_err",
+    "rcvd_seq_err",
+  ]);
   return { all, naks };
+}
+
+/** Counters of software RoCE by their names, each the sum of both devices. */
+export async function rxeCounters(guest: Guest, names: readonly string[]): Promise<number[]> {
+  const files = (name: string) => `/sys/class/infiniband/rxe?/ports/1/hw_counters/${name}`;
+  const sums = names.map((name) => `cat ${files(name)} | awk '{ n += $1 } END { print n }'`);
+  const text = await guest.run(sums.join("; "), 60_000);
+  return text.trim().split(/\s+/).map(Number);
 }
 
 /** @returns the line in which a kernel's log says that it ran a registration twice; or null. */

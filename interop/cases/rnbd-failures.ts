@@ -43,11 +43,12 @@ async function restart(context: CaseContext): Promise<string> {
     }),
   );
   await writer.waitFor(/written 20\n/, 240_000);
+  check(loader.status === null, "the load is under way", loader.output);
   await server.kill();
   const killedMs = performance.now();
   await writer.end(120_000);
   await loader.end(120_000);
-  check(loader.status !== 0, "the load was under way when the server died", loader.output);
+  check(loader.status !== 0, "the load noticed that the server died", loader.output);
   const count = Number([...writer.output.matchAll(/written (\d+)\n/g)].at(-1)?.[1] ?? 0);
   check(count >= 20, "blocks were written", writer.output);
   server = serve(context);

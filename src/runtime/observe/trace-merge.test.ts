@@ -72,7 +72,10 @@ describe("a trace of several lanes", () => {
     await expect(merge.part(0).write(head(0))).rejects.toThrow("full");
     await expect(merge.part(0).end()).rejects.toThrow("full");
     expect(target.isEnded).toBe(false);
-    await merge.part(1).end().catch(() => {});
+    await merge
+      .part(1)
+      .end()
+      .catch(() => {});
     await new Promise(setImmediate);
     expect(target.isEnded).toBe(true);
   });
