@@ -290,6 +290,8 @@ export class Connection implements Machine, AsyncDisposable {
   }
 
   pump(): void {
+    // Its uverbs file was closed, as when its process ended: the peer is told.
+    if (!this.qp.isOpen) this.end();
     for (;;) {
       const count = this.cq.pollCq(this.completions);
       for (let i = 0; i < count; i++) this.settle(this.completions[i] as WorkCompletion);

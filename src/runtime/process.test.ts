@@ -111,7 +111,7 @@ test("a file bigger than memory: read and written by a peer, reclaimed by the ho
   const app = host.spawn("app");
   const { manager } = app.space;
   const store = new HeapFileStore();
-  const bytes = MEMORY_BYTES + (1 << 20);
+  const bytes = MEMORY_BYTES + (1 << 18);
   const file = manager.openFile({ name: "/big", size: bytes, store });
   const range = app.map({ length: bytes, shared: true, file: { file, offset: 0 } });
   const pd = app.openDevice().allocPd();
@@ -169,7 +169,7 @@ test("advice for a whole address space; a process that ends takes its regions al
   await expect(far.peer.read({ from, into: { mr: far.mr, length: 8 } })).rejects.toThrow();
 });
 
-test("a process that ends under its own connection: the host closes all the same", async () => {
+test("a process that ends under its connection: the peer is told, the host closes", async () => {
   await using host = await openHost({ addresses: [OTHER] });
   const app = host.spawn("app");
   const pd = app.openDevice().allocPd();
@@ -178,6 +178,7 @@ test("a process that ends under its own connection: the host closes all the same
   const far = await connected(pd, PAGE, host);
   await peerWrites(far, mr, 0, 3);
   app.exit();
+  await far.peer.closed;
 });
 
 test("`farpage mem` sees the memory of processes, and who has pinned it", async () => {

@@ -100,7 +100,10 @@ export class Process implements Disposable {
     return this.host.adopt(this.space.fork({ name }));
   }
 
-  /** Its uverbs files are closed, its memory is freed. What others have pinned stays theirs. */
+  /**
+   * Its uverbs files are closed, and so are the connections of their queue pairs; its memory is
+   * freed. What others have pinned stays theirs.
+   */
   exit(): void {
     if (this.space.hasExited) return;
     for (const context of this.contexts) context.close();
@@ -153,6 +156,8 @@ export class Processes {
 
   forget(process: Process): void {
     this.all.delete(process);
+    // For its connections.
+    this.stack.lane.wake();
   }
 
   /** All processes end. */
