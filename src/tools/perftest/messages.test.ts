@@ -124,6 +124,10 @@ describe("versions", () => {
       expect.objectContaining({ code: "EPROTONOSUPPORT", message: expect.stringMatching(/5\.33/) }),
     );
     expect(() => decodeVersion(bytesOf("GET / HTTP/1.1\r\n"))).toThrow(/"GET \/ HTTP/);
+    // Nothing of it acts on a terminal.
+    expect(() => decodeVersion(bytesOf("\x1b[2J\x7f\x9b1mü"))).toThrow(
+      '"\\u001b[2J\\x7f\\x9b1m\\xfc"',
+    );
     for (const text of ["", "6", "6.", ".6", "-6.06", "6.06a", "1e9", "9999.1", "\xff\xfe"]) {
       expect(() => decodeVersion(bytesOf(text.padEnd(16, "\0")))).toThrow(
         expect.objectContaining({ code: "EPROTO" }),

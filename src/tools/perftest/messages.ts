@@ -251,10 +251,11 @@ function latin1(bytes: Uint8Array): string {
   return String.fromCharCode(...bytes);
 }
 
-/** For people: at most 40 characters, what can't be printed escaped. */
+/** For people: at most 40 characters of a byte each, all but printable ASCII escaped. */
 function quoted(text: string): string {
-  const short = text.length > 40 ? `${text.slice(0, 40)}…` : text;
-  return JSON.stringify(short.replace(/\0+$/, ""));
+  const json = JSON.stringify(text.slice(0, 40).replace(/\0+$/, ""));
+  const ascii = json.replace(/[\x7f-\xff]/g, (c) => `\\x${hex(c.charCodeAt(0), 2)}`);
+  return text.length > 40 ? `${ascii}…` : ascii;
 }
 
 function viewOf(bytes: Uint8Array): DataView {
