@@ -2,8 +2,9 @@
 // Page faults: what is missing is brought in, what is shared is copied before it is written. Read
 // first: Linux `mm/memory.c`, handle_mm_fault. Results are numbers; nothing is thrown.
 //
-// Whatever allocates may reclaim and move pages before it returns, of this address space too: first
-// the memory is got, then the entry is looked at.
+// Whatever allocates may reclaim and move pages before it returns, of this address space too, and
+// whom it asks (a file's store, a cache) may have faulted itself: first the memory is got, then the
+// entry is looked at, and when it is another than before the fault begins anew.
 
 import { assert } from "../../base/index.js";
 import { ALLOCATE, FRAME_FLAG, MIGRATE, NO_FRAME, type Pfn } from "../frames/index.js";
@@ -63,7 +64,7 @@ function faultPresent(area: Vma, page: number, access: Access, exclusive: boolea
   if (area.isPrivate) {
     if (isReady && (!exclusive || (flags & PAGE.EXCLUSIVE) !== 0))
       return touched(area, page, isWrite);
-    const result = makeOwn(area, page);
+    const result = makeOwn(area, page, access);
     return result === FAULT.READY ? touched(area, page, isWrite) : result;
   }
   if (!isReady) {
@@ -107,9 +108,9 @@ function touched(area: Vma, page: number, isWrite: boolean): FaultResult {
 function faultMissing(area: Vma, page: number, access: Access, exclusive: boolean): FaultResult {
   const isWrite = access === ACCESS.WRITE;
   if (area.device !== null) return faultDevice(area, area.device, page, isWrite);
-  if (area.file !== null) return faultFile(area, area.file, page, isWrite, exclusive);
+  if (area.file !== null) return faultFile(area, area.file, page, access, exclusive);
   if (!isWrite && !exclusive) return mapZeroes(area, page);
-  return faultAnonymous(area, page, isWrite);
+  return faultAnonymous(area, page, access);
 }
 
 /** Until somebody writes: the one page of zeroes. */
@@ -121,13 +122,24 @@ function mapZeroes(area: Vma, page: number): FaultResult {
   return FAULT.READY;
 }
 
-function faultAnonymous(area: Vma, page: number, isWrite: boolean): FaultResult {
+function faultAnonymous(area: Vma, page: number, access: Access): FaultResult {
+  const isWrite = access === ACCESS.WRITE;
   if (area.space.hugePages && faultHuge(area, page)) return touched(area, page, isWrite);
   const pfn = area.space.manager.memory.allocate(0, MIGRATE.MOVABLE, ALLOCATE.ZERO);
   if (pfn === NO_FRAME) return FAULT.NO_MEMORY;
+  if (!isStillMissing(area, page)) {
+    area.space.manager.memory.put(pfn);
+    return handleFault(area.space, page, access, true);
+  }
   ownFrame(area, page, pfn);
   area.space.table.set(page, pfn, ownFlags(area));
   return touched(area, page, isWrite);
+}
+
+/** Whether an area has pages still, and nothing is there. */
+function isStillMissing(area: Vma, page: number, end = page + 1): boolean {
+  const { vmas, table } = area.space;
+  return vmas.find(page) === area && end <= area.endPage && table.next(page, end) < 0;
 }
 
 /** Fills the 2 MiB around a page where the area has all of it, empty, and a block can be got. */
@@ -139,6 +151,10 @@ function faultHuge(area: Vma, page: number): boolean {
   if (table.next(first, end) >= 0) return false;
   const head = manager.memory.allocate(LEAF_ORDER, MIGRATE.MOVABLE, HUGE_FLAGS);
   if (head === NO_FRAME) return false;
+  if (!isStillMissing(area, first, end)) {
+    manager.memory.put(head);
+    return false;
+  }
   manager.memory.get(head, LEAF_PAGES - 1);
   ownFrame(area, first, head);
   const flags = ownFlags(area);
@@ -151,12 +167,14 @@ function faultFile(
   area: Vma,
   file: MappedFile,
   page: number,
-  isWrite: boolean,
+  access: Access,
   exclusive: boolean,
 ): FaultResult {
   const { table, manager } = area.space;
+  const isWrite = access === ACCESS.WRITE;
   const pfn = file.frameOf(area.indexOf(page));
   if (pfn < 0) return -pfn as FaultResult;
+  if (!isStillMissing(area, page)) return handleFault(area.space, page, access, exclusive);
   let flags: number = PAGE.HELD | PAGE.ACCESSED;
   if (area.isShared && isWrite) {
     const result = file.noteWrite(pfn);
@@ -166,7 +184,7 @@ function faultFile(
   manager.memory.get(pfn);
   table.set(page, pfn, flags);
   if (area.isShared || !(isWrite || exclusive)) return FAULT.READY;
-  const result = makeOwn(area, page);
+  const result = makeOwn(area, page, access);
   return result === FAULT.READY ? touched(area, page, isWrite) : result;
 }
 
@@ -186,11 +204,11 @@ function faultDevice(
 }
 
 /** Makes a private page that is there the process's own, and writable where the area is. */
-function makeOwn(area: Vma, page: number): FaultResult {
+function makeOwn(area: Vma, page: number, access: Access): FaultResult {
   const { table, manager } = area.space;
   const isOwn = (table.flagsOf(page) & PAGE.EXCLUSIVE) !== 0;
   if (!isOwn) {
-    if (!isLastUser(area, table.frameOf(page))) return copyPage(area, page);
+    if (!isLastUser(area, table.frameOf(page))) return copyPage(area, page, access);
     manager.counters.cowReuses++;
   }
   table.change(page, ownFlags(area), 0);
@@ -206,7 +224,7 @@ function isLastUser(area: Vma, pfn: Pfn): boolean {
 }
 
 /** Breaks copy-on-write: the process gets a copy of its own. */
-function copyPage(area: Vma, page: number): FaultResult {
+function copyPage(area: Vma, page: number, access: Access): FaultResult {
   const { table, manager, notifiers } = area.space;
   const { memory } = manager;
   const old = table.frameOf(page);
@@ -216,6 +234,11 @@ function copyPage(area: Vma, page: number): FaultResult {
   const pfn = memory.allocate(0, MIGRATE.MOVABLE, isZero ? ALLOCATE.ZERO : 0);
   memory.put(old);
   if (pfn === NO_FRAME) return FAULT.NO_MEMORY;
+  const isSame = table.frameOf(page) === old && (table.flagsOf(page) & PAGE.EXCLUSIVE) === 0;
+  if (!isSame || area.space.vmas.find(page) !== area) {
+    memory.put(pfn);
+    return handleFault(area.space, page, access, true);
+  }
   const start = page * PAGE_BYTES;
   manager.beginChange();
   notifiers.invalidateStart(start, start + PAGE_BYTES, INVALIDATE.COW);

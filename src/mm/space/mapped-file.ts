@@ -303,6 +303,11 @@ export class MappedFile implements FrameOwner {
       memory.put(pfn);
       return -FAULT.IO_ERROR;
     }
+    // Whoever the allocation or the store has asked may have read the page, or cut the file.
+    if (this.cache.isHeld(index) || index >= this.pageCount) {
+      memory.put(pfn);
+      return this.frameOf(index);
+    }
     const valid = this.size - index * PAGE_BYTES;
     if (valid < PAGE_BYTES) bytes.fill(0, valid);
     memory.setOwner(pfn, this.ownerId, index);

@@ -158,6 +158,8 @@ export interface Change {
   readonly isWrite: boolean;
   /** The page is the first of a block of 2 MiB. */
   readonly isHuge?: boolean;
+  /** Both fault the same page in: no entry of the device's goes stale. */
+  readonly isFault?: boolean;
   /** Before the device begins. */
   prepare?(world: World): void;
   run(world: World): void;
@@ -213,6 +215,31 @@ export const CHANGES: Readonly<Record<string, Change>> = {
       space.map({ length: PAGE_BYTES, prot: RW, address: ADDRESS, fixed: "replace" });
       writeByte(space, ADDRESS, 3);
     },
+  },
+  "write of what nobody has touched": {
+    isFault: true,
+    isFile: false,
+    isWrite: true,
+    prepare: ({ space }) =>
+      void space.map({ length: PAGE_BYTES, prot: RW, address: ADDRESS, fixed: "replace" }),
+    run: ({ space }) => writeByte(space, ADDRESS, 3),
+  },
+  "write of a file's page that is not in memory": {
+    isFault: true,
+    isFile: true,
+    isWrite: true,
+    prepare: ({ file }) => {
+      file.truncate(0);
+      file.truncate(PAGE_BYTES);
+    },
+    run: ({ space }) => writeByte(space, ADDRESS, 3),
+  },
+  "copy on write, by both": {
+    isFault: true,
+    isFile: false,
+    isWrite: true,
+    prepare: ({ space }) => void space.fork(),
+    run: ({ space }) => writeByte(space, ADDRESS, 2),
   },
   "fork of a pinned page": {
     isFile: false,
@@ -320,7 +347,11 @@ function runOrder(change: Change, choices: Choices, steps: number, skipsRetry: b
   // The device may have its page before anything else happens.
   for (let i = 0; i < 4 && choices.next(); i++) device.step();
   memory.cut = cut;
-  const { writePage } = store;
+  const { readPage, writePage } = store;
+  store.readPage = (index, target) => {
+    cut();
+    return readPage.call(store, index, target);
+  };
   store.writePage = (index, source) => {
     cut();
     return writePage.call(store, index, source);

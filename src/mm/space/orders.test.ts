@@ -16,7 +16,8 @@ describe("device accesses and changes of mappings in every order", () => {
   }
 
   it("planted: a device that doesn't ask readRetry → found, for every change", () => {
-    const found = SMALL_CHANGES.map(([, change]) => {
+    const changes = SMALL_CHANGES.filter(([, change]) => change.isFault !== true);
+    const found = changes.map(([, change]) => {
       try {
         explore(change, STEPS, true);
         return false;
