@@ -132,7 +132,7 @@ export class Host implements AsyncDisposable {
 
   /**
    * A process, with addresses of its own that it maps, and registers pinned or on demand.
-   * @throws FarpageError EINVAL, ENOMEM
+   * @throws FarpageError EINVAL, ENOMEM; ESHUTDOWN when the host is closed.
    */
   spawn(name: string, options: ProcessOptions = {}): Process {
     return this.processes.spawn(name, options);

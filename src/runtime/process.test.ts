@@ -211,3 +211,21 @@ test("wrong options: EINVAL names them", async () => {
     "processMemoryBytes",
   );
 });
+
+test("after its end a process says so, and a closed host has none", async () => {
+  const host = await openHost({ addresses: [OTHER] });
+  const app = host.spawn("app");
+  const range = app.map({ length: PAGE });
+  app.exit();
+  app.exit();
+  const gone = expect.objectContaining({ code: "ESRCH" });
+  expect(() => app.map({ length: PAGE })).toThrow(gone);
+  expect(() => app.openDevice()).toThrow(gone);
+  expect(() => app.fork("child")).toThrow(gone);
+  expect(() => range.read(0, new Uint8Array(1))).toThrow(gone);
+  expect(() => range.write(0, new Uint8Array(1))).toThrow(gone);
+  expect(() => range.unmap()).toThrow(gone);
+  await host.close();
+  const closed = expect.objectContaining({ code: "ESHUTDOWN" });
+  expect(() => host.spawn("late")).toThrow(closed);
+});

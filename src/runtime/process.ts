@@ -2,7 +2,7 @@
 // Processes of a host: each has addresses of its own, mapped as mmap(2) does, which it registers
 // pinned or on demand, and uverbs files of its own, which end with it.
 
-import type { RegionSpace } from "../base/index.js";
+import { FarpageError, type RegionSpace } from "../base/index.js";
 import { type AddressSpace, type MapOptions, PROT } from "../mm/index.js";
 import { type AddressRange, Context } from "../verbs/index.js";
 import { checkObject, checkText, checkWhole } from "./check-options.js";
@@ -38,19 +38,23 @@ export class ProcessRange implements AddressRange {
 
   /**
    * The process reads its memory.
-   * @throws FarpageError EFAULT, EACCES, ENOMEM, EIO; EAGAIN where a fault would have to wait.
+   * @throws FarpageError EFAULT, EACCES, ENOMEM, EIO; EAGAIN where a fault would have to wait;
+   *   ESRCH when it has exited.
    */
   read(offset: number, target: Uint8Array): void {
+    mustLive(this.own);
     this.own.read(this.address + offset, target);
   }
 
   /** The process writes its memory. Errors as `read`. */
   write(offset: number, source: Uint8Array): void {
+    mustLive(this.own);
     this.own.write(this.address + offset, source);
   }
 
   /** As munmap(2). Regions on demand stay, and find what is mapped there next. */
   unmap(): void {
+    mustLive(this.own);
     this.own.unmap(this.address, this.length);
   }
 }
@@ -75,17 +79,22 @@ export class Process implements Disposable {
 
   /**
    * Maps memory: anonymous, of a file of `space.manager.openFile`, or a device's.
-   * @throws FarpageError as `AddressSpace.map`.
+   * @throws FarpageError as `AddressSpace.map`; ESRCH when it has exited.
    */
   map(options: ProcessMapOptions): ProcessRange {
     checkObject("options", options);
+    mustLive(this.space);
     const prot = options.prot ?? PROT.READ | PROT.WRITE;
     const address = this.space.map({ ...options, prot });
     return new ProcessRange(this.regions, this.space, address, options.length);
   }
 
-  /** Opens the device: a uverbs file that is closed when the process ends. */
+  /**
+   * Opens the device: a uverbs file that is closed when the process ends.
+   * @throws FarpageError ESRCH when it has.
+   */
   openDevice(): Context {
+    mustLive(this.space);
     const context = this.host.openContext();
     this.contexts.push(context);
     return context;
@@ -93,10 +102,11 @@ export class Process implements Disposable {
 
   /**
    * A child with a copy of all memory, as fork(2). Pinned pages stay this process's own.
-   * @throws FarpageError EINVAL, ENOMEM.
+   * @throws FarpageError EINVAL, ENOMEM; ESRCH when it has exited.
    */
   fork(name: string): Process {
     checkText("name", name);
+    mustLive(this.space);
     return this.host.adopt(this.space.fork({ name }));
   }
 
@@ -116,11 +126,17 @@ export class Process implements Disposable {
   }
 }
 
+/** @throws FarpageError ESRCH */
+function mustLive({ hasExited, name }: AddressSpace): void {
+  if (hasExited) throw new FarpageError("ESRCH", `${name} has exited`);
+}
+
 /** The processes of one host. Costs nothing before the first one. */
 export class Processes {
   private readonly stack: Stack;
   private readonly memoryBytes: number;
   private memory: ProcessMemory | null = null;
+  private isClosed = false;
   private readonly all = new Set<Process>();
 
   /** @param memoryBytes physical memory of all processes together. */
@@ -129,8 +145,12 @@ export class Processes {
     this.memoryBytes = Math.ceil(memoryBytes / PROCESS_BYTES_MIN) * PROCESS_BYTES_MIN;
   }
 
-  /** @throws FarpageError EINVAL; ENOMEM when the host has no memory for the first process. */
+  /**
+   * @throws FarpageError EINVAL; ENOMEM when the host has no memory for the first process;
+   *   ESHUTDOWN when it is closed.
+   */
   spawn(name: string, options: ProcessOptions): Process {
+    if (this.isClosed) throw new FarpageError("ESHUTDOWN", "the host is closed");
     checkText("name", name);
     checkObject("options", options);
     const { lockedBytesMax, addressBytesMax } = options;
@@ -162,6 +182,7 @@ export class Processes {
 
   /** All processes end. */
   close(): void {
+    this.isClosed = true;
     for (const process of this.all) process.exit();
     this.memory?.close();
   }
