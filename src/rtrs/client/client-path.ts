@@ -32,7 +32,7 @@ import type { RtrsPathAddresses } from "../options.js";
 import { Slab } from "../slab.js";
 import { randomUuid } from "../uuid.js";
 import type { ChunkTable } from "./chunk-table.js";
-import type { PermitMarks } from "./doubts.js";
+import type { PathMarks } from "./client-permits.js";
 import { InfoExchange } from "./info-exchange.js";
 import type {
   ClientPathContext,
@@ -87,8 +87,8 @@ export class ClientPath implements ConnectionOwner, RtrsClientPath {
   inflight = 0;
   /** A connection took no more: the path must fail. */
   isBroken = false;
-  /** Permits in doubt since the path was lost; null before the first. */
-  marks: PermitMarks | null = null;
+  /** Permits that its lost incarnation may still use. */
+  readonly marks: PathMarks = { doubted: null, held: null };
   /** The picker's: when it looked at this path last. */
   triedStamp = 0;
 

@@ -21,11 +21,11 @@ import { Slab } from "../slab.js";
 import type { ChunkTable } from "./chunk-table.js";
 import type { RegisteredMemories } from "./client-memory.js";
 import type { ClientPath } from "./client-path.js";
+import { ClientPermits } from "./client-permits.js";
 import { ClientRequest } from "./client-request.js";
 import { ClientSender, HEADER_ROOM_BYTES } from "./client-sender.js";
 import { ClientSlot } from "./client-slot.js";
 import type { RtrsClientUser } from "./client-user.js";
-import { Doubts } from "./doubts.js";
 import { PathPicker } from "./path-picker.js";
 import { PermitPool } from "./permit-pool.js";
 import { permitCountMax } from "./queue-sizes.js";
@@ -47,8 +47,6 @@ export class ClientRequests {
   refusalErrno = 0;
   /** Requests that `acquire` hands out at a time; 0 before `make`. */
   depth = 0;
-  /** Permits in all, which is the chunks that are used; 0 before `make`. */
-  permitCount = 0;
   /** Largest data length, and bytes of a chunk. */
   ioBytesMax = 0;
   chunkBytes = 0;
@@ -74,10 +72,9 @@ export class ClientRequests {
   private slots: ClientSlot[] = [];
   /** The numbers of the requests that nobody has. */
   private numbers = new PermitPool(1);
-  private permits = new PermitPool(1);
+  private permits = new ClientPermits(1);
   /** Who has a permit. */
   private slotsByPermit: (ClientSlot | null)[] = [];
-  private doubts = new Doubts(1);
   /** Numbers of the requests in state WAITING, MOVING, BLOCKED and FAILING, each oldest first. */
   private waiting = new IntRing(1);
   private moving = new IntRing(1);
@@ -119,11 +116,11 @@ export class ClientRequests {
       const permitCount = Math.min(reply.queueDepth, settings.queueDepthMax, deviceMax);
       this.make(environment, pd, permitCount, reply.ioBytesMax);
       this.chunkBytes = chunkBytes;
-    } else if (reply.queueDepth < this.permitCount || reply.ioBytesMax < this.ioBytesMax) {
+    } else if (reply.queueDepth < this.permits.count || reply.ioBytesMax < this.ioBytesMax) {
       // Users have built on what was offered first (facts page, trap 16).
       throw new FarpageError("EPROTO", "the server came back with a smaller queue or chunk size");
     }
-    return this.permitCount;
+    return this.permits.count;
   }
 
   /**
@@ -142,7 +139,9 @@ export class ClientRequests {
     const count = depth + settings.reservedRequests;
     const room = settings.userBytesMax + HEADER_ROOM_BYTES;
     const slotBytes = Math.ceil(room / SLOT_ALIGNMENT) * SLOT_ALIGNMENT;
-    const messages = new Slab(environment.memory, pd, count * slotBytes, ACCESS.LOCAL_WRITE);
+    // Behind the slots zeroes, to wipe headers with.
+    const bytes = count * slotBytes + HEADER_ROOM_BYTES;
+    const messages = new Slab(environment.memory, pd, bytes, ACCESS.LOCAL_WRITE);
     const slots: ClientSlot[] = [];
     try {
       for (let number = 0; number < count; number++) {
@@ -158,15 +157,14 @@ export class ClientRequests {
     }
     const flags = settings.remoteInvalidate ? RTRS_FLAG_NEED_INVAL : 0;
     const staging = new ReadStaging(environment.memory, this.memories, ioBytesMax);
-    this.sender = new ClientSender(messages, this.memories, staging, flags);
+    const zeroes = count * slotBytes;
+    this.sender = new ClientSender(messages, zeroes, this.memories, staging, flags);
     this.slots = slots;
     this.depth = depth;
-    this.permitCount = permitCount;
     this.ioBytesMax = ioBytesMax;
     this.numbers = new PermitPool(count);
-    this.permits = new PermitPool(permitCount);
+    this.permits = new ClientPermits(permitCount);
     this.slotsByPermit = new Array<ClientSlot | null>(permitCount).fill(null);
-    this.doubts = new Doubts(permitCount);
     this.waiting = new IntRing(count);
     this.moving = new IntRing(count);
     this.blocked = new IntRing(count);
@@ -260,12 +258,12 @@ export class ClientRequests {
 
   /** Permits that lost paths may still use at the server (doubts.ts). */
   get unsettledCount(): number {
-    return this.doubts.count;
+    return this.permits.doubtedCount;
   }
 
   /** The path is connected again: the server has nothing left of its former incarnation. */
   settlePath(path: ClientPath): void {
-    if (path.marks !== null) this.doubts.settlePath(path.marks);
+    this.permits.onConnected(path);
   }
 
   /**
@@ -273,10 +271,11 @@ export class ClientRequests {
    * under its permit, the oldest first. The user does not hear of it.
    */
   move(path: ClientPath): void {
+    this.permits.onPathLost(path);
     const moved = this.slots.filter((slot) => slot.path === path);
     moved.sort((a, b) => a.sequence - b.sequence);
     for (const slot of moved) {
-      this.doubt(slot);
+      this.permits.onLost(path, slot.permit);
       this.takeBack(slot);
       path.counters.failedOver++;
       slot.request.reissueCount++;
@@ -300,8 +299,9 @@ export class ClientRequests {
       return state === "ISSUED" || state === "MOVING" || state === "BLOCKED" || state === "WAITING";
     });
     recalled.sort((a, b) => a.sequence - b.sequence);
+    for (const path of this.paths) this.permits.onPathLost(path);
     for (const slot of recalled) {
-      this.doubt(slot);
+      if (slot.path !== null) this.permits.onLost(slot.path, slot.permit);
       this.withdraw(slot);
       if (this.refusalErrno !== 0) this.failLater(slot, this.refusalErrno);
       else if (slot.request.retry) this.wait(slot);
@@ -346,7 +346,8 @@ export class ClientRequests {
   /** The server has answered. */
   answer(slot: ClientSlot, errno: number): void {
     slot.path?.counters.latency.add(this.nowNs - slot.issuedNs);
-    if (this.doubts.count > 0) this.doubts.settlePermit(slot.permit, this.paths);
+    this.permits.onAnswered(slot.permit, this.paths);
+    if (this.permits.isHeld(slot.permit)) this.wipe(slot);
     this.complete(slot, errno);
   }
 
@@ -394,7 +395,7 @@ export class ClientRequests {
     if (this.depth === 0) return;
     assert(taken + this.numbers.freeCount === this.slots.length, "each request is somebody's");
     assert(
-      issued + moving + this.permits.freeCount === this.permitCount,
+      issued + moving + this.permits.freeCount === this.permits.count,
       "each permit is somebody's",
     );
   }
@@ -421,9 +422,15 @@ export class ClientRequests {
   /** @returns false when no permit is free, or no connection has room. */
   private tryIssue(slot: ClientSlot): boolean {
     if (slot.permit < 0 && this.permits.freeCount === 0) return false;
-    const connection = this.picker.pick(this.paths);
+    let connection = this.picker.pick(this.paths);
     if (connection === null) return false;
-    if (slot.permit < 0) slot.permit = this.takePermit();
+    if (slot.permit < 0) {
+      const permit = this.permits.choose(this.gate === "URGENT");
+      connection = this.permits.connectionFor(permit) ?? connection;
+      if (!connection.hasRoom(1)) return false;
+      this.permits.take(permit);
+      slot.permit = permit;
+    }
     this.slotsByPermit[slot.permit] = slot;
     const { request } = slot;
     const path = connection.owner as ClientPath;
@@ -446,13 +453,13 @@ export class ClientRequests {
     return true;
   }
 
-  /** After a reconnect those in doubt come first, so that the user's first requests settle them. */
-  private takePermit(): number {
-    const doubted =
-      this.gate === "URGENT" && this.doubts.count > 0 ? this.doubts.findFree(this.permits) : -1;
-    if (doubted < 0) return this.permits.take();
-    this.permits.takeThis(doubted);
-    return doubted;
+  /** An answered request is to be none to a lost path either (client-permits.ts). */
+  private wipe({ permit, request, path, connection }: ClientSlot): void {
+    if (path === null || connection === null || !connection.hasRoom(1)) return;
+    const chunks = path.chunks as ChunkTable;
+    const offset = request.dataLength + request.userLength;
+    (this.sender as ClientSender).wipe(permit, offset, connection, chunks);
+    this.permits.onWipe(permit, connection);
   }
 
   private wait(slot: ClientSlot): void {
@@ -464,14 +471,6 @@ export class ClientRequests {
     slot.state = "FAILING";
     slot.request.errno = errno;
     this.failing.push(slot.request.number);
-  }
-
-  /** The path is lost, and may still use the permit of `slot` at the server. */
-  private doubt(slot: ClientSlot): void {
-    const { path, permit } = slot;
-    if (path === null) return;
-    path.marks ??= new Uint8Array(this.permitCount);
-    this.doubts.mark(path.marks, permit);
   }
 
   /** Takes back all that `tryIssue` gave: permit, path and connection, key. */

@@ -31,15 +31,18 @@ export class ClientSender {
   private readonly memories: RegisteredMemories;
   private readonly readFlags: number;
   private readonly wr = new SendWorkRequest();
+  private readonly wiping = new SendWorkRequest();
 
   /**
-   * @param messages slots of user message and header.
+   * @param messages slots of user message and header, and zeroes, as many as a header has bytes.
+   * @param zeroesOffset where they are.
    * @param memories where the data of requests is.
    * @param staging where that of READs with several pieces comes to.
    * @param readFlags flags of READs whose key is their own.
    */
   constructor(
     messages: Slab,
+    zeroesOffset: number,
     memories: RegisteredMemories,
     staging: ReadStaging,
     readFlags: number,
@@ -49,6 +52,12 @@ export class ClientSender {
     this.memories = memories;
     this.readFlags = readFlags;
     this.wr.opcode = WR_OPCODE.RDMA_WRITE_WITH_IMM;
+    this.wiping.opcode = WR_OPCODE.RDMA_WRITE;
+    this.wiping.sgeCount = 1;
+    const zeroes = this.wiping.sges[0] as (typeof this.wiping.sges)[number];
+    zeroes.address = messages.memory.address + zeroesOffset;
+    zeroes.length = RTRS_WRITE_HEADER_BYTES;
+    zeroes.lkey = messages.region.lkey;
   }
 
   /**
@@ -69,6 +78,21 @@ export class ClientSender {
     wr.rkey = chunks.keys[permit] as number;
     wr.immediate = rtrsRequestImmediate(permit, dataLength + userLength, chunks.shift);
     return connection.post(wr);
+  }
+
+  /**
+   * Makes the header of an answered request no header any more, at the server. What is not taken
+   * is not needed: the path of `connection` is lost then, too.
+   * @param offset of the header within the chunk. Preconditions: `connection.hasRoom(1)`.
+   */
+  wipe(permit: number, offset: number, connection: Connection, chunks: ChunkTable): void {
+    const { wiping } = this;
+    const low = chunks.addressLows[permit] as number;
+    wiping.remoteAddressHigh =
+      ((chunks.addressHighs[permit] as number) + carryOf(low, offset)) >>> 0;
+    wiping.remoteAddressLow = (low + offset) >>> 0;
+    wiping.rkey = chunks.keys[permit] as number;
+    connection.post(wiping);
   }
 
   private prepareWrite(slot: ClientSlot): void {

@@ -49,11 +49,23 @@ export class Doubts {
   }
 
   /** A request with `permit` was answered. @param all marks of every path that there is. */
-  settlePermit(permit: number, all: readonly { readonly marks: PermitMarks | null }[]): void {
+  settlePermit(permit: number, all: readonly (PermitMarks | null)[]): void {
     if (this.pathCounts[permit] === 0) return;
     this.pathCounts[permit] = 0;
     this.count--;
-    for (const { marks } of all) if (marks !== null) marks[permit] = 0;
+    for (const marks of all) if (marks !== null) marks[permit] = 0;
+  }
+
+  has(permit: number): boolean {
+    return this.pathCounts[permit] !== 0;
+  }
+
+  /** The lowest permit that nobody has and that is not in doubt, or -1. */
+  findClean(permits: PermitPool): number {
+    for (let permit = 0; permit < this.pathCounts.length; permit++) {
+      if (this.pathCounts[permit] === 0 && !permits.isTaken(permit)) return permit;
+    }
+    return -1;
   }
 
   /** A permit in doubt that nobody has, or -1. */

@@ -24,17 +24,21 @@ export class PermitPool {
     if (rest !== 0) this.words[this.words.length - 1] = 2 ** rest - 1;
   }
 
-  /** The lowest free permit, or -1 when all are taken. */
+  /** Takes the lowest free permit, or -1 when all are taken. */
   take(): number {
+    const permit = this.lowest();
+    if (permit >= 0) this.takeThis(permit);
+    return permit;
+  }
+
+  /** The lowest free permit, or -1 when all are taken. */
+  lowest(): number {
     if (this.freeCount === 0) return -1;
     let word = this.firstWord;
     while (this.words[word] === 0) word++;
     this.firstWord = word;
     const bits = this.words[word] as number;
-    const lowest = bits & -bits;
-    this.words[word] = bits ^ lowest;
-    this.freeCount--;
-    return (word << 5) + 31 - Math.clz32(lowest);
+    return (word << 5) + 31 - Math.clz32(bits & -bits);
   }
 
   /** Takes a certain one. Preconditions: `permit` is free. */
