@@ -31,7 +31,7 @@ const NO_TIMER_CHECK = "no_timer_check";
 const NO_SCRIPTS = "script=no,downscript=no,vhost=off";
 
 export interface GuestOptions {
-  /** 2 or 3: last number of its addresses. */
+  /** Last number of its addresses. */
   readonly host: number;
   readonly memoryMiB: number;
   /** Emulated by software, or on the machine's own virtualisation. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The network between this side and the guests: a network namespace of its own, in it two links
-// ("a" and "b", each a bridge with a tap device per guest), so that sessions can have two paths.
+// The network between this side and the guest: a network namespace of its own, in it two links
+// (each a bridge with a tap device), so that sessions can have two paths.
 // Nothing of the machine's own network is touched, and the whole goes with the namespace.
 
 import { readdirSync } from "node:fs";
@@ -11,11 +11,14 @@ const PREFIX = "farpage-interop-";
 const LINK_MTU = 9000;
 
 export type IpVersion = 4 | 6;
-/** The two links; guests have a network interface and an rxe device on each. */
+/** The two links; the guest has a network interface and an rxe device on each. */
 export const LINKS = [0, 1] as const;
 export type Link = (typeof LINKS)[number];
 
-/** Address of a host on a link. Host 1 is this side, guests are 2 and 3. */
+/** The guest's number; this side's is 1. */
+export const GUEST_HOST = 2;
+
+/** Address of a host on a link. */
 export function addressOf(host: number, ip: IpVersion, link: Link = 0): string {
   return ip === 4 ? `10.${78 + link}.0.${host}` : `fd00:${78 + link}::${host}`;
 }
@@ -34,7 +37,7 @@ export class Network {
     return `br${link}`;
   }
 
-  /** The tap device of guest number `host` on a link. */
+  /** The tap device of a guest on a link. */
   tap(host: number, link: Link): string {
     return `tap${link}-${host}`;
   }
@@ -50,11 +53,9 @@ export class Network {
       // The bridge is a wire: it learns, and does nothing of its own that takes time.
       const wire = ["mcast_snooping", "0", "stp_state", "0", "forward_delay", "0"];
       await this.ip("link", "set", bridge, "type", "bridge", ...wire);
-      for (const host of [2, 3]) {
-        const tap = this.tap(host, link);
-        await this.ip("tuntap", "add", "dev", tap, "mode", "tap");
-        await this.ip("link", "set", tap, "mtu", `${LINK_MTU}`, "master", bridge, "up");
-      }
+      const tap = this.tap(GUEST_HOST, link);
+      await this.ip("tuntap", "add", "dev", tap, "mode", "tap");
+      await this.ip("link", "set", tap, "mtu", `${LINK_MTU}`, "master", bridge, "up");
       await this.ip("link", "set", bridge, "mtu", `${LINK_MTU}`, "up");
       await this.ip("addr", "add", `${addressOf(1, 4, link)}/24`, "dev", bridge);
       await this.ip("-6", "addr", "add", `${addressOf(1, 6, link)}/64`, "dev", bridge, "nodad");

@@ -9,7 +9,7 @@ import { Guest } from "./guest.js";
 import { HangWatch } from "./hang-watch.js";
 import type { Kernel } from "./kernel.js";
 import type { Result, Verdict } from "./matrix.js";
-import { addressOf, type IpVersion, type Network } from "./network.js";
+import { addressOf, GUEST_HOST, type IpVersion, type Network } from "./network.js";
 import type { Need } from "./packages.js";
 import { Process, run } from "./processes.js";
 
@@ -211,7 +211,7 @@ export class Runner {
       const home = join(folder, `guest-${this.guestCount++}`);
       const boot = this.options.boot ?? Guest.boot;
       this.guest = await boot(network, kernel, home, {
-        host: 2,
+        host: GUEST_HOST,
         memoryMiB: GUEST_MEMORY_MIB,
         accelerator: kvm ? "kvm" : "tcg",
         isTied: !keep,
