@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 // The permits of a session, and what lost paths may still do with their chunks.
 //
-// A Linux server has one set of chunks for all paths of a session. When the queue pair of a path
-// that is lost is flushed, seconds later, it goes on with every request whose key it had not yet
-// invalidated, as if that had worked, and takes for the request what is in the chunk by then
-// (`rtrs_srv_inv_rkey_done` in rtrs-srv.c, 6.1 to at least 6.12). Two precautions, until the path
-// is connected again, which a server allows only when nothing is left of its former incarnation:
-// once such a request was answered by another path, its header in the chunk is wiped, so that it is
-// no request any more; and its permit is handed out after all others, so that no other request is
-// in that chunk.
+// A Linux server has one set of chunks for all paths of a session, and a path that is lost gets at
+// them for seconds more: by packets that come late, and when its queue pair is flushed. The server
+// then goes on with every request whose key it had not yet invalidated, as if that had worked, and
+// takes for the request what is in the chunk by then (`rtrs_srv_inv_rkey_done` in rtrs-srv.c, 6.1).
+// Two precautions, until the path is connected again, which a server allows only when nothing is
+// left of its former incarnation: the permit of such a request is handed out after all others, so
+// that no other request is in that chunk; and once it was answered by another path, its header in
+// the chunk is wiped, so that it is no request any more.
 
 import type { Connection } from "../connection.js";
 import { Doubts, type PermitMarks } from "./doubts.js";
