@@ -138,9 +138,8 @@ export class Guest {
       this.server.once("connection", (socket) => this.listen(socket, resolve));
     });
     this.server.listen(join(folder, "port"));
-    const tie = options.isTied ? ["setpriv", "--pdeathsig", "KILL"] : [];
-    const argv = [...tie, ...qemuCommand(network, kernel, folder, options)];
-    this.qemu = new Process(network.inside(argv));
+    const argv = qemuCommand(network, kernel, folder, options);
+    this.qemu = new Process(network.inside(argv, options.isTied));
     void this.qemu.exited.then(() => this.close());
   }
 

@@ -28,9 +28,13 @@ export class Network {
   readonly name = `${PREFIX}${process.pid}`;
   private isUp = false;
 
-  /** The command that runs `argv` inside the namespace. */
-  inside(argv: readonly string[]): string[] {
-    return ["ip", "netns", "exec", this.name, ...argv];
+  /**
+   * The command that runs `argv` inside the namespace.
+   * @param isTied it ends with this process, even if that is killed.
+   */
+  inside(argv: readonly string[], isTied = true): string[] {
+    const tie = isTied ? ["setpriv", "--pdeathsig", "KILL"] : [];
+    return ["ip", "netns", "exec", this.name, ...tie, ...argv];
   }
 
   bridge(link: Link): string {
