@@ -17,6 +17,7 @@ export default defineConfig({
   test: {
     exclude: ["test/e2e/**", "**/*.long.test.ts", "node_modules/**", "dist/**"],
     testTimeout: 60_000,
+    setupFiles: ["test/support/equal-bytes.ts"],
     // Hosts' freed buffers are kept aside and looked at: who uses one still fails.
     env: { FARPAGE_CHECK_FREED: "1" },
     projects: [
@@ -39,6 +40,7 @@ export default defineConfig({
           include: REAL_SOCKETS,
           benchmark: { include: [] },
           fileParallelism: false,
+          isolate: false,
           sequence: { groupOrder: 1 },
         },
       },

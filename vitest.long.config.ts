@@ -5,6 +5,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["src/**/*.long.test.ts", "test/**/*.long.test.ts"],
+    setupFiles: ["test/support/equal-bytes.ts"],
     testTimeout: 3_600_000,
     pool: "forks",
     maxWorkers: 2,

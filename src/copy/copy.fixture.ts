@@ -206,5 +206,7 @@ export function randomDisk(random: Random, count: number): Disk {
 }
 
 export function randomBytes(random: Random, length: number): Uint8Array {
-  return Uint8Array.from({ length }, () => random.nextU32() & 255);
+  const words = new Uint32Array(Math.ceil(length / 4));
+  for (let i = 0; i < words.length; i++) words[i] = random.nextU32();
+  return new Uint8Array(words.buffer, 0, length);
 }

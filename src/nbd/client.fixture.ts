@@ -140,7 +140,8 @@ export function pattern(length: number, seed = 1): Uint8Array {
 /** Whether two byte strings are the same; much faster than a deep comparison. */
 export function same(a: Uint8Array | null | undefined, b: Uint8Array): boolean {
   if (a === null || a === undefined || a.length !== b.length) return false;
-  return a.every((byte, i) => byte === b[i]);
+  for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
 export function option(type: number, data: Uint8Array = new Uint8Array(0)): Uint8Array {

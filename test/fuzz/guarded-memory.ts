@@ -7,7 +7,6 @@ import type { Memory, MemorySource } from "../../src/base/index.js";
 const MOAT_BYTES = 4096;
 /** Fourteen bytes that no header and no pattern of a test contains. */
 const SECRET = [0xd1, 0x5e, 0xa5, 0xed, 0xba, 0x11, 0x0f, 0xf1, 0xce, 0x5a, 0xfe, 0x90, 0x0d, 0xc0];
-const SECRET_HEAD = 0xd15ea5ed;
 
 interface Allocation {
   readonly buffer: Uint8Array;
@@ -27,12 +26,10 @@ export function isSecret(bytes: Uint8Array): boolean {
 
 /** Whether `bytes[offset .. offset + length)` contains the beginning of the secret. */
 export function containsSecret(bytes: Uint8Array, offset: number, length: number): boolean {
-  const first = SECRET[0] as number;
-  const end = offset + length - 4;
-  for (let i = bytes.indexOf(first, offset); i >= 0 && i <= end; i = bytes.indexOf(first, i + 1)) {
-    const word = ((bytes[i] as number) << 24) | ((bytes[i + 1] as number) << 16);
-    const low = ((bytes[i + 2] as number) << 8) | (bytes[i + 3] as number);
-    if ((word | low) >>> 0 === SECRET_HEAD) return true;
+  const [first, second, third, fourth] = SECRET;
+  for (let i = offset; i < offset + length - 3; i++) {
+    if (bytes[i] !== first || bytes[i + 1] !== second || bytes[i + 2] !== third) continue;
+    if (bytes[i + 3] === fourth) return true;
   }
   return false;
 }

@@ -74,6 +74,8 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
   private readonly device: BlockDevice;
   private readonly options: WorkloadOptions;
   private readonly slots: Slot[];
+  /** What is in a slot's memory where no read has written. */
+  private readonly guard: Uint8Array;
   private nextNs = 0;
   /** The next sector that the final check reads; -1 before it begins. */
   private checkSector = -1;
@@ -86,6 +88,7 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
     this.device = device;
     this.options = options;
     this.model = new DiskModel(device.limits.sizeBytes / SECTOR_BYTES);
+    this.guard = new Uint8Array(lengthMax).fill(GUARD);
     this.slots = Array.from({ length: depth }, (_, tag) => ({
       request: new BlockRequest(this, tag),
       id: 0,
@@ -238,7 +241,8 @@ export class DiskWorkload implements Machine, BlockRequestOwner {
     this.model.endRead(slot.id, bytes);
     if (!isComparable) return;
     const rest = memory.bytes.subarray(memoryOffset + length, memoryOffset + lengthMax);
-    if (rest.some((byte) => byte !== GUARD)) throw new ModelViolation("a read wrote past its end");
+    const isWhole = Buffer.compare(rest, this.guard.subarray(length)) === 0;
+    if (!isWhole) throw new ModelViolation("a read wrote past its end");
   }
 
   private startWrite(slot: Slot, first: number, count: number): void {

@@ -2,6 +2,7 @@
 // Checks of RoCE packets on the simulated wire.
 
 import type { IpAddress } from "../../src/base/index.js";
+import { createCrc32 } from "../../src/os/index.js";
 import type { CorruptionFilter, PacketObserver } from "../../src/sim/index.js";
 import { ICRC_RESULT, IcrcEngine, IcrcFlow, ROCE_PORT } from "../../src/wire/index.js";
 
@@ -9,17 +10,24 @@ const PACKET_BYTES_MIN = 16;
 /** FECN, BECN and reserved bits: not covered by the ICRC. */
 const UNCOVERED_BYTE = 4;
 
-/** Flows by their ends; one ICRC register each. */
+interface KnownFlow {
+  readonly source: IpAddress;
+  readonly sourcePort: number;
+  readonly destination: IpAddress;
+  readonly flow: IcrcFlow;
+}
+
+/** Flows by their ends; one ICRC register each. A list: a world has few, and is asked often. */
 class Flows {
-  private readonly flows = new Map<string, IcrcFlow>();
+  private readonly known: KnownFlow[] = [];
 
   between(source: IpAddress, sourcePort: number, destination: IpAddress): IcrcFlow {
-    const key = `${source} ${sourcePort} ${destination}`;
-    let flow = this.flows.get(key);
-    if (flow === undefined) {
-      flow = IcrcFlow.between(source, sourcePort, destination, ROCE_PORT);
-      this.flows.set(key, flow);
+    for (const entry of this.known) {
+      if (entry.sourcePort !== sourcePort || !entry.source.equals(source)) continue;
+      if (entry.destination.equals(destination)) return entry.flow;
     }
+    const flow = IcrcFlow.between(source, sourcePort, destination, ROCE_PORT);
+    this.known.push({ source, sourcePort, destination, flow });
     return flow;
   }
 }
@@ -29,7 +37,7 @@ class Flows {
  * unconnected socket with DO puts there: its index in its GSO send (rocev2 facts, section 7.1).
  */
 export function icrcObserver(): PacketObserver {
-  const engine = new IcrcEngine();
+  const engine = new IcrcEngine(createCrc32());
   const flows = new Flows();
   return (link, flow, bytes, offset, length, segmentIndex) => {
     const source = link.addresses[flow.port] as IpAddress;
@@ -46,7 +54,7 @@ export function icrcObserver(): PacketObserver {
  * identification (rocev2 facts, section 7.3).
  */
 export function detectableCorruption(): CorruptionFilter {
-  const engine = new IcrcEngine();
+  const engine = new IcrcEngine(createCrc32());
   const flows = new Flows();
   return (source, sourcePort, destination, original, corrupted, length) => {
     if (length < PACKET_BYTES_MIN) return true;

@@ -4,6 +4,7 @@
 
 import { HeapMemorySource, type MemorySource } from "../../src/base/index.js";
 import { ConnectionManager } from "../../src/cm/index.js";
+import { createCrc32 } from "../../src/os/index.js";
 import type { RtrsEnvironment } from "../../src/rtrs/index.js";
 import type { SimHost } from "../../src/sim/index.js";
 import { Device, type DeviceOptions } from "../../src/transport/index.js";
@@ -22,12 +23,15 @@ export interface SimStack {
   readonly watch: FetchWatch;
 }
 
+/** Invariants look at every region, so there are as many as a world of some sessions needs. */
+const BOUNDS = { regionCountMax: 2048 };
+
 /** Builds a stack on `host` and has the world run it. `generation` tells restarts apart. */
 export function buildStack(
   host: SimHost,
   generation = 0,
   memory: MemorySource = new HeapMemorySource(),
-  bounds: Pick<DeviceOptions, "qpCountMax" | "regionCountMax"> = {},
+  bounds: Pick<DeviceOptions, "qpCountMax" | "regionCountMax"> = BOUNDS,
 ): SimStack {
   const random = host.random.fork(`process ${generation}`);
   const { link } = host;
@@ -35,6 +39,7 @@ export function buildStack(
     addresses: link.addresses,
     linkMtus: link.linkMtus,
     random: random.fork("device"),
+    crc32: createCrc32(),
     windowBytes: link.receiveBufferBytes,
     receiveBufferBytes: link.receiveBufferBytes,
     ...bounds,
