@@ -160,7 +160,7 @@ class World implements BlockRequestOwner {
   /** Runs until everything has come back. */
   settle(): void {
     for (let i = 0; this.outstanding > 0; i++) {
-      expect(i).toBeLessThan(20_000);
+      if (i === 20_000) throw new Error("requests are outstanding for ever");
       this.turn();
       this.clock.advanceTo(this.clock.nowNs + 1000);
     }

@@ -6,7 +6,7 @@ describe("RNBD server and client under fuzz", () => {
   it.each([1, 2])(
     "seed %i: changed CM, RTRS and RNBD messages hurt the victim's session alone",
     (seed) => {
-      const report = new HostileSystem(seed).run(300);
+      const report = new HostileSystem(seed).run(200);
       expect(report.bystander).toBeGreaterThan(20);
       expect(report.victim).toBeGreaterThan(50);
     },

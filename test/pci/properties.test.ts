@@ -34,7 +34,7 @@ import { contradictions, factsOf, inventions } from "../support/topology-facts.j
 
 const KERNEL = "6.1";
 /** Machines per property; `PCI_RUNS` asks for more. */
-const RUNS = Number(process.env["PCI_RUNS"] ?? 8);
+const RUNS = Number(process.env["PCI_RUNS"] ?? 6);
 const PAIRS = 24;
 
 function source(name: string, text: string): Source {
