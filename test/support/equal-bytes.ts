@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A setup file of the test runner: expectations compare bytes as bytes. Its own way, through an
-// iterator and the list of keys, takes 20 ms for a volume of 256 KiB, and scenes compare many.
+// A setup file of the test runner: expectations compare bytes as bytes. Its own way, byte by byte
+// through an iterator and a list of keys, takes 0.4 s for 64 KiB; scenes compare whole volumes.
 
 import { expect } from "vitest";
 
